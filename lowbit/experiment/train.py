@@ -1,0 +1,158 @@
+"""Pretraining a decoder: loss, schedule, step, and a loop that resumes.
+
+The data of a step, and so the whole run, is a pure function of the config: a
+run that was killed and restored from its last checkpoint ends bit for bit where
+the uninterrupted run ends.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lowbit.data import text
+from lowbit.models import decoder, loss
+
+LN2 = float(np.log(2))
+
+
+class TrainState(NamedTuple):
+  """All that a run needs to go on."""
+
+  step: jax.Array  # int32 [], steps done.
+  params: dict
+  opt_state: optax.OptState
+
+
+def schedule(
+  peak: float, warmup: int, steps: int, decay_steps: int
+) -> optax.Schedule:
+  """Warm-up, then constant, then linear to zero over the last `decay_steps`.
+
+  The constant phase does not depend on `steps`, so that the end of a run can be
+  chosen while it runs (warmup-stable-decay; Hu et al., MiniCPM, 2024).
+  """
+  if warmup + decay_steps > steps:
+    raise ValueError(
+      f'`warmup` {warmup} + `decay_steps` {decay_steps} exceed `steps` '
+      f'{steps}. Shorten one of them.'
+    )
+  return optax.join_schedules(
+    [
+      optax.linear_schedule(0.0, peak, warmup),
+      optax.constant_schedule(peak),
+      optax.linear_schedule(peak, 0.0, max(decay_steps, 1)),
+    ],
+    [warmup, steps - decay_steps],
+  )
+
+
+def optimizer(config) -> optax.GradientTransformation:
+  """AdamW with clipped gradients; weight decay on matrices only."""
+  rate = schedule(
+    config.learning_rate, config.warmup, config.steps, config.decay_steps
+  )
+  matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+  return optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(
+      rate, b1=0.9, b2=0.95, weight_decay=config.weight_decay, mask=matrices
+    ),
+  )
+
+
+def init(config, model: decoder.Decoder) -> TrainState:
+  """The state before the first step, from config.seed."""
+  tokens = jnp.zeros((1, 8), jnp.int32)
+  params = model.init(jax.random.key(config.seed), tokens)['params']
+  return TrainState(jnp.int32(0), params, optimizer(config).init(params))
+
+
+def make_step(config, model: decoder.Decoder) -> Callable:
+  """Returns the jitted (state, tokens [B, T]) -> (state, metrics)."""
+  tx = optimizer(config)
+
+  def loss_fn(params, tokens):
+    logits = model.apply({'params': params}, tokens)
+    return jnp.mean(loss.next_token_nats(logits, tokens))
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state, tokens):
+    nats, grads = jax.value_and_grad(loss_fn)(state.params, tokens)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {'loss_nats': nats, 'gradient_norm': optax.global_norm(grads)}
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  return step
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def window_bits(model, params, tokens) -> jax.Array:
+  """Bits per byte of each window: tokens [B, T] -> float32 [B]."""
+  logits = model.apply({'params': params}, tokens)
+  return jnp.mean(loss.next_token_nats(logits, tokens), axis=-1) / LN2
+
+
+def evaluate(model, params, rows: np.ndarray, batch: int = 16) -> np.ndarray:
+  """Bits per byte of each window of `rows` [n, T] -> float64 [n]."""
+  parts = [
+    window_bits(model, params, rows[i : i + batch])
+    for i in range(0, len(rows), batch)
+  ]
+  return np.concatenate([np.asarray(p, np.float64) for p in parts])
+
+
+def run(config, save, restore, log: Callable[[dict], None]) -> TrainState:
+  """Trains to config.steps.
+
+  Args:
+    config: `configs/pretrain/embedded.py` names the fields.
+    save: Called with a `TrainState` every config.checkpoint_every steps, and at
+      the end.
+    restore: Maps the initial state to the newest saved one, or to itself.
+    log: Called with a row (step, bytes, bits per byte, ...) every
+      config.evaluate_every steps.
+
+  Returns:
+    The last state.
+  """
+  model = decoder.Decoder(decoder.DecoderConfig(**config.model))
+  texts = text.load(config.data.path) + (
+    text.load(config.data.extra) if config.data.extra else ()
+  )
+  pieces = [piece for t in texts for piece in text.split(t, 'train')]
+  held_out = text.sample(
+    text.load(config.data.path), 'calibration', 32, config.sequence
+  )
+  state = restore(init(config, model))
+  step_fn = make_step(config, model)
+  start, begun = int(state.step), time.monotonic()
+  for i in range(start, config.steps):
+    tokens = text.training_batch(
+      pieces, i, config.batch, config.sequence, config.seed
+    )
+    state, metrics = step_fn(state, tokens)
+    done = i + 1
+    last = done == config.steps
+    if done % config.evaluate_every == 0 or last:
+      log(
+        {
+          'step': done,
+          'bytes': done * config.batch * config.sequence,
+          'train_bits_per_byte': float(metrics['loss_nats']) / LN2,
+          'bits_per_byte': float(
+            evaluate(model, state.params, held_out).mean()
+          ),
+          'gradient_norm': float(metrics['gradient_norm']),
+          'steps_per_second': (done - start) / (time.monotonic() - begun),
+        }
+      )
+    if done % config.checkpoint_every == 0 or last:
+      save(state)
+  return state

@@ -1,0 +1,27 @@
+"""Number formats: which values exist. NumPy and ml_dtypes alone."""
+
+from lowbit.formats.base import ROUNDINGS, FloatGrid, Format
+from lowbit.formats.dint import DInt
+from lowbit.formats.float_grid import round_to_float_grid
+from lowbit.formats.integer import Integer
+from lowbit.formats.minifloat import E8M0, Float32, Minifloat
+from lowbit.formats.names import get, names
+from lowbit.formats.posit import Posit
+from lowbit.formats.table import Table, nf
+
+__all__ = [
+  'E8M0',
+  'ROUNDINGS',
+  'DInt',
+  'Float32',
+  'FloatGrid',
+  'Format',
+  'Integer',
+  'Minifloat',
+  'Posit',
+  'Table',
+  'get',
+  'names',
+  'nf',
+  'round_to_float_grid',
+]

@@ -1,0 +1,98 @@
+"""Rounding to a float grid whose numbers may be traced.
+
+One compiled program rounds to every float and integer format: the grid is
+three numbers. Powers of two are built in the exponent field, and rounding at
+normal numbers is integer rounding of the float32 pattern, where a carry walks
+into the exponent by itself; so every step is exact. float32 subnormals (below
+2^-126) count as zero, as XLA flushes them.
+"""
+
+import numpy as np
+
+from lowbit.formats import base
+
+
+def round_to_float_grid(
+  x, mantissa_bits, min_exponent, max_value, rounding='nearest', noise=None
+):
+  """Rounds to sign * 2^e * (1 + m / 2^M), e >= min_exponent, and subnormals.
+
+  Args:
+    x: Float array.
+    mantissa_bits: M in [0, 23], a Python int or a traced int32.
+    min_exponent: Exponent of the smallest normal number, in [-126, 127].
+    max_value: Largest magnitude; larger results saturate to it.
+    rounding: See `base.Format.encode`. For M = 0, 'nearest' sends a tie to
+      the even float32 exponent field.
+    noise: Uniform [0, 1) float32 of x's shape, for 'stochastic'.
+
+  Returns:
+    An array like `x`. NaN stays NaN, infinities saturate, -0 stays -0.
+
+  Raises:
+    TypeError: If `x` is not floating point.
+    ValueError: If `rounding` is unknown or `noise` does not fit it.
+  """
+  base.check_rounding(rounding, noise)
+  xp = base.namespace(x)
+  v = base.to_float32(x)
+  magnitude = xp.abs(v)
+  negative = xp.signbit(v)
+  if rounding == 'floor':  # Away from zero below zero.
+    noise = xp.where(negative, np.float32(1), np.float32(0))
+  normal = _round_bits(xp, magnitude, mantissa_bits, rounding, noise)
+  subnormal = _round_fixed(
+    xp, magnitude, mantissa_bits, min_exponent, rounding, noise
+  )
+  smallest = _exp2(xp, min_exponent)
+  y = xp.where(magnitude >= smallest, normal, subnormal)
+  y = xp.minimum(y, _asarray(xp, max_value, np.float32))
+  y = xp.copysign(y, v)
+  return base.astype(xp.where(xp.isnan(v), v, y), x.dtype)
+
+
+def _asarray(xp, value, dtype):
+  return base.astype(xp.asarray(value), dtype)
+
+
+def _exp2(xp, exponent):
+  """2^exponent as float32, for an exponent in [-126, 127]."""
+  field = (_asarray(xp, exponent, np.int32) + np.int32(127)) << np.int32(23)
+  return field.view(np.float32)
+
+
+def _round_bits(xp, magnitude, mantissa_bits, rounding, noise):
+  """Rounds normal float32 numbers to M mantissa bits."""
+  cut = np.int32(23) - _asarray(xp, mantissa_bits, np.int32)
+  one = np.int32(1)
+  bits = magnitude.view(np.int32)
+  if rounding == 'nearest':
+    half = (one << cut) >> one
+    odd = (bits >> cut) & one
+    bits = bits + xp.where(cut > 0, half - one + odd, np.int32(0))
+  elif rounding == 'away':
+    bits = bits + ((one << cut) >> one)
+  else:  # noise in [0, 1]: the chance that the cut bits carry.
+    unit = base.astype(one << cut, np.float32)
+    bits = bits + xp.minimum(
+      base.astype(xp.floor(noise * unit), np.int32), (one << cut) - one
+    )
+  return ((bits >> cut) << cut).view(np.float32)
+
+
+def _round_fixed(xp, magnitude, mantissa_bits, min_exponent, rounding, noise):
+  """Rounds to multiples of 2^(min_exponent - M)."""
+  exponent = _asarray(xp, min_exponent, np.int32)
+  mantissa = _asarray(xp, mantissa_bits, np.int32)
+  # Two factors each way, because 2^(M - min_exponent) may exceed float32. The
+  # operand is limited so that the branch not taken does not overflow.
+  magnitude = xp.minimum(magnitude, _exp2(xp, exponent))
+  lift = xp.minimum(-exponent, np.int32(126))
+  rest = -exponent - lift
+  v = magnitude * _exp2(xp, lift) * _exp2(xp, rest) * _exp2(xp, mantissa)
+  if rounding in ('stochastic', 'floor'):
+    low = xp.floor(v)
+    v = low + base.astype(v - low > np.float32(1) - noise, np.float32)
+  else:
+    v = base.round_to_integer(v, rounding)
+  return v * _exp2(xp, -mantissa) * _exp2(xp, exponent)

@@ -1,0 +1,110 @@
+"""Names of formats: one text for each value, both ways."""
+
+import difflib
+import functools
+import re
+
+from lowbit.formats import base, dint, integer, minifloat, posit, table
+
+_FIXED = {
+  'fp16': minifloat.Minifloat(5, 10, 'ieee'),
+  'bf16': minifloat.Minifloat(8, 7, 'ieee'),
+  'fp32': minifloat.Float32(),
+  'e8m0': minifloat.E8M0(),
+  'ternary': integer.Integer(2, ternary=True),
+}
+
+
+def _minifloat(match):
+  split = (int(match['e']), int(match['m']))
+  specials = match['kind'] or minifloat.PLAIN.get(split, 'finite')
+  bias = int(match['bias']) if match['bias'] else None
+  return minifloat.Minifloat(*split, specials, bias, not match['over'])
+
+
+_PATTERNS = (
+  (
+    r'int(?P<b>\d+)(?P<f>f?)',
+    lambda m: integer.Integer(int(m['b']), full_range=bool(m['f'])),
+  ),
+  (r'uint(?P<b>\d+)', lambda m: integer.Integer(int(m['b']), signed=False)),
+  (
+    r'e(?P<e>\d+)m(?P<m>\d+)(?P<kind>finite|ieee|fnuz|fn)?'
+    r'(_bias(?P<bias>-?\d+))?(?P<over>_overflow)?',
+    _minifloat,
+  ),
+  (
+    r'posit(?P<b>\d+)_(?P<es>\d+)',
+    lambda m: posit.Posit(int(m['b']), int(m['es'])),
+  ),
+  (r'dint(?P<b>\d+)', lambda m: dint.DInt(int(m['b']))),
+  (r'nf(?P<b>\d+)', lambda m: table.nf(int(m['b']))),
+)
+
+
+@functools.cache
+def _parse(name: str) -> base.Format:
+  if name in _FIXED:
+    return _FIXED[name]
+  for pattern, build in _PATTERNS:
+    if match := re.fullmatch(pattern, name):
+      return build(match)
+  close = difflib.get_close_matches(name, names(), n=3)
+  hint = f' Did you mean {" or ".join(close)}?' if close else ''
+  raise ValueError(
+    f'Unknown format {name!r}.{hint} Formats are written int4, int4f (full '
+    'range), uint4, ternary, e4m3 (suffixes finite, ieee, fn, fnuz), e8m0, '
+    'fp16, bf16, fp32, posit8_1, dint4, nf4.'
+  )
+
+
+def get(name: str | base.Format) -> base.Format:
+  """The format of this name; a format is returned as it is.
+
+  Raises:
+    ValueError: If the name is unknown, or names a format that cannot be.
+  """
+  if isinstance(name, base.Format):
+    return name
+  if not isinstance(name, str):
+    raise TypeError(f'`name` must be a string or a Format, got {name!r}.')
+  return _parse(name)
+
+
+def names() -> tuple[str, ...]:
+  """Canonical names of the usual formats, for tables and sweeps."""
+  integers = [f'int{b}' for b in (1, 2, 3, 4, 5, 6, 7, 8, 16)]
+  full = [f'int{b}f' for b in (2, 3, 4, 8)]
+  unsigned = [f'uint{b}' for b in (1, 2, 3, 4, 8)]
+  floats = [
+    'e2m1',
+    'e3m0',
+    'e1m2',
+    'e2m2',
+    'e3m1',
+    'e2m3',
+    'e3m2',
+    'e4m1',
+    'e2m5',
+    'e3m4',
+    'e4m3',
+    'e5m2',
+    'e4m3ieee',
+    'e4m3finite',
+    'e4m3fnuz',
+    'e5m2fnuz',
+    'fp16',
+    'bf16',
+    'fp32',
+    'e8m0',
+  ]
+  posits = [
+    'posit4_1',
+    'posit6_1',
+    'posit8_0',
+    'posit8_1',
+    'posit8_2',
+    'posit16_1',
+  ]
+  tables = ['dint3', 'dint4', 'dint8', 'nf2', 'nf3', 'nf4']
+  return (*integers, *full, *unsigned, 'ternary', *floats, *posits, *tables)

@@ -1,0 +1,187 @@
+"""A decoder language model as people build them today, in plain Linen.
+
+RMSNorm before each block, rotary positions, grouped-query attention, SwiGLU.
+Nothing here knows of quantization.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import scope
+
+# Shapes: B batch, T time, D width, H heads, K kv heads, C head_dim, V vocab.
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+  """Sizes of a decoder; all static."""
+
+  vocab: int = 256  # Bytes.
+  width: int = 256
+  layers: int = 6
+  heads: int = 4
+  kv_heads: int = 2  # Each is shared by heads / kv_heads query heads.
+  head_dim: int = 64
+  hidden: int = 640  # Width of the SwiGLU.
+  rope_base: float = 10_000.0
+  norm_eps: float = 1e-5
+  tied: bool = False  # Head = transposed embedding.
+  scan_layers: bool = False  # One traced layer, stacked params.
+  remat: bool = False
+  dtype: str = 'float32'  # Of activations; logits are always float32.
+
+  def __post_init__(self):
+    for field in ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'hidden'):
+      if getattr(self, field) < 1:
+        raise ValueError(f'`{field}` must be positive, got {self}.')
+    if self.heads % self.kv_heads:
+      raise ValueError(
+        f'`heads` {self.heads} must be a multiple of `kv_heads` '
+        f'{self.kv_heads}.'
+      )
+    if self.head_dim % 2:
+      raise ValueError(
+        f'`head_dim` must be even for rotary positions, got {self.head_dim}.'
+      )
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * scale, computed in float32."""
+
+  eps: float
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x):
+    """Normalizes the last axis of x [..., D]."""
+    scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+    x = x.astype(jnp.float32)
+    mean_square = jnp.mean(x**2, axis=-1, keepdims=True)
+    x = x * jax.lax.rsqrt(mean_square + self.eps)
+    return jnp.einsum('...d,d->...d', x, scale).astype(self.dtype)
+
+
+def rope(x: jax.Array, base: float) -> jax.Array:
+  """Rotary positions, rotate-half order: x [B, T, H, C] -> the same shape."""
+  half = x.shape[-1] // 2
+  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = jnp.outer(jnp.arange(x.shape[1], dtype=jnp.float32), frequency)
+  cos, sin = (f(angle)[None, :, None, :] for f in (jnp.cos, jnp.sin))
+  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  return rotated.astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Causal grouped-query self-attention."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps x [B, T, D] to [B, T, D]."""
+    c = self.config
+    dense = lambda name, n: nn.Dense(
+      n, use_bias=False, dtype=c.dtype, name=name
+    )
+    split = lambda y, heads: y.reshape(*y.shape[:2], heads, c.head_dim)
+    q = split(dense('query', c.heads * c.head_dim)(x), c.heads)
+    k = split(dense('key', c.kv_heads * c.head_dim)(x), c.kv_heads)
+    v = split(dense('value', c.kv_heads * c.head_dim)(x), c.kv_heads)
+    q, k = rope(q, c.rope_base), rope(k, c.rope_base)
+    q = q.reshape(*q.shape[:2], c.kv_heads, -1, c.head_dim)
+    scores = jnp.einsum(
+      'btkgc,bskc->bkgts', q, k, preferred_element_type=jnp.float32
+    )
+    scores = scores * c.head_dim**-0.5
+    causal = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None, None]
+    scores = jnp.where(causal, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(c.dtype)
+    y = jnp.einsum('bkgts,bskc->btkgc', weights, v)
+    return dense('out', c.width)(y.reshape(*y.shape[:2], -1))
+
+
+class SwiGLU(nn.Module):
+  """down(silu(gate(x)) * up(x))."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps x [B, T, D] to [B, T, D]."""
+    c = self.config
+    dense = lambda name, n: nn.Dense(
+      n, use_bias=False, dtype=c.dtype, name=name
+    )
+    hidden = jax.nn.silu(dense('gate', c.hidden)(x)) * dense('up', c.hidden)(x)
+    return dense('down', c.width)(hidden)
+
+
+class Layer(nn.Module):
+  """Attention and SwiGLU, each behind a norm and around a residual."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x):
+    """Maps the residual stream x [B, T, D] to the next."""
+    c = self.config
+    norm = lambda name: RMSNorm(c.norm_eps, c.dtype, name=name)
+    x = x + Attention(c, name='attention')(norm('attention_norm')(x))
+    return x + SwiGLU(c, name='mlp')(norm('mlp_norm')(x))
+
+
+class Decoder(nn.Module):
+  """Tokens [B, T] int32 -> logits [B, T, V] float32 of the next token."""
+
+  config: DecoderConfig = DecoderConfig()
+
+  @nn.compact
+  def __call__(self, tokens):
+    """Returns the logits of the token after each position."""
+    c = self.config
+    embed = nn.Embed(c.vocab, c.width, dtype=c.dtype, name='embed')
+    x = embed(tokens)
+    layer = nn.remat(Layer) if c.remat else Layer
+    if c.scan_layers:
+      body = lambda module, x: (module(x), None)
+      stack = layer(c, name='layers')
+      x, _ = nn.scan(
+        body,
+        variable_axes={True: 0},
+        split_rngs={'params': True},
+        length=c.layers,
+      )(stack, x)
+    else:
+      for i in range(c.layers):
+        x = layer(c, name=f'layers_{i}')(x)
+    x = RMSNorm(c.norm_eps, c.dtype, name='final_norm')(x)
+    if c.tied:
+      logits = embed.attend(x)
+    else:
+      logits = nn.Dense(c.vocab, use_bias=False, dtype=c.dtype, name='head')(x)
+    return logits.astype(jnp.float32)
+
+
+def stack(params: dict) -> dict:
+  """layers_0, layers_1, ... -> layers, with a leading axis for the layer."""
+  names = sorted(
+    (k for k in params if k.startswith('layers_')), key=lambda k: int(k[7:])
+  )
+  if not names:
+    raise ValueError(f'`params` has no layers_0 to stack, only {list(params)}.')
+  rest = {k: v for k, v in params.items() if k not in names}
+  layers = [params[k] for k in names]
+  return rest | {'layers': jax.tree.map(lambda *x: jnp.stack(x), *layers)}
+
+
+def unstack(params: dict) -> dict:
+  """The inverse of `stack`."""
+  if 'layers' not in params:
+    raise ValueError(f'`params` has no layers to unstack, only {list(params)}.')
+  rest = {k: v for k, v in params.items() if k != 'layers'}
+  count = jax.tree.leaves(params['layers'])[0].shape[0]
+  pick = lambda i: jax.tree.map(lambda x: x[i], params['layers'])
+  return rest | {f'layers_{i}': pick(i) for i in range(count)}
