@@ -1,0 +1,1 @@
+"""Experiments: training, results, checkpoints, reports, claims."""

@@ -24,7 +24,8 @@ class Posit(base.Format):
   def __post_init__(self):
     if not (3 <= self.bits <= 16 and 0 <= self.es <= 4):
       raise ValueError(
-        f'A posit has 3..16 bits and es in 0..4, got posit{self.bits}_{self.es}.'
+        'A posit has 3..16 bits and es in 0..4, got '
+        f'posit{self.bits}_{self.es}.'
       )
     if self.es >= self.bits - 1 or (self.bits - 2) * 2**self.es > 126:
       raise ValueError(

@@ -22,8 +22,8 @@ class Table(base.Format):
     values = np.asarray(self.table, np.float32)
     if not 2 <= len(values) <= 2**self.bits or self.bits > 16:
       raise ValueError(
-        f'`table` of {self.name} must hold 2 to 2^bits = {2**self.bits} values, '
-        f'got {len(values)}.'
+        f'`table` of {self.name} must hold 2 to {2**self.bits} values '
+        f'({self.bits} bits), got {len(values)}.'
       )
     if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
       raise ValueError(

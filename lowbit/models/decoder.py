@@ -9,7 +9,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import scope
 
 # Shapes: B batch, T time, D width, H heads, K kv heads, C head_dim, V vocab.
 

@@ -241,11 +241,11 @@ def _exponent(amax: jax.Array, fmt: formats.Format, kind: str) -> jax.Array:
   above = bits & 0x7FFFFF
   s = (bits >> 23) - np.int32(top >> 23)
   if kind == 'ceil':
-    s = s + (above != 0)
+    s = s + (above != 0).astype(jnp.int32)
   elif kind == 'rceil':
-    s = s + (above > np.int32(top & 0x7FFFFF))
+    s = s + (above > np.int32(top & 0x7FFFFF)).astype(jnp.int32)
   elif kind == 'rne':
-    s = s + (above > SQRT2_FRACTION)
+    s = s + (above > SQRT2_FRACTION).astype(jnp.int32)
   return s
 
 

@@ -1,0 +1,34 @@
+"""A quantized layer as an expression: y = x W, W [in, out].
+
+Every node is a pytree with `apply(x)`, `dense()`, `shape` and `bits()`.
+`dense()` is the truth; `apply(x)` equals `x @ dense()`, but for the rounding of
+`QuantizeInput`, which only applies to inputs.
+"""
+
+from lowbit.operators.base import Operator, as_operator, bits, matmul
+from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse
+from lowbit.operators.nodes import (
+  Permuted,
+  QuantizeInput,
+  Rotated,
+  Scaled,
+  Split,
+  Sum,
+)
+
+__all__ = [
+  'Coded',
+  'LowRank',
+  'Matrix',
+  'Operator',
+  'Permuted',
+  'QuantizeInput',
+  'Rotated',
+  'Scaled',
+  'Sparse',
+  'Split',
+  'Sum',
+  'as_operator',
+  'bits',
+  'matmul',
+]

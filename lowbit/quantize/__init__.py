@@ -1,0 +1,51 @@
+"""How a tensor maps onto a format: specs, scales, QTensor, packing."""
+
+from lowbit.quantize.blocking import Blocks
+from lowbit.quantize.estimators import (
+  Estimator,
+  clipped,
+  fake_quantize,
+  straight_through,
+)
+from lowbit.quantize.grid import quantize_grid
+from lowbit.quantize.packing import PackedQTensor, bits, pack, unpack
+from lowbit.quantize.qtensor import (
+  QTensor,
+  check_float,
+  dequantize,
+  quantize,
+  quantize_with,
+  scales_of,
+  transpose,
+  wide_scales,
+)
+from lowbit.quantize.scales import Absmax, Mse, Percentile, PowerOfTwo, Unit
+from lowbit.quantize.spec import SHORTHANDS, Spec
+
+__all__ = [
+  'SHORTHANDS',
+  'Absmax',
+  'Blocks',
+  'Estimator',
+  'Mse',
+  'PackedQTensor',
+  'Percentile',
+  'PowerOfTwo',
+  'QTensor',
+  'Spec',
+  'Unit',
+  'bits',
+  'check_float',
+  'clipped',
+  'dequantize',
+  'fake_quantize',
+  'pack',
+  'quantize',
+  'quantize_grid',
+  'quantize_with',
+  'scales_of',
+  'straight_through',
+  'transpose',
+  'unpack',
+  'wide_scales',
+]

@@ -1,0 +1,195 @@
+"""Packed storage, and the count of bits at rest. The one place that packs.
+
+A b-bit code is cut into planes of 4, 2 and 1 bits (3 = 2 + 1, 5 = 4 + 1, ...),
+and each plane is packed planar along the contraction axis: with K' bytes in a
+plane of w bits, element j K' + k lies in byte k, at bit j w. Five ternary codes
+share a byte, as base-3 digits, planar too. Tails are zeros.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lowbit import formats
+from lowbit.quantize import qtensor
+from lowbit.quantize import spec as spec_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedQTensor:
+  """A QTensor whose codes lie packed in bytes along the contraction axis."""
+
+  words: jax.Array  # uint8; the packed axis counts bytes.
+  scale: 'jax.Array | PackedQTensor'
+  zero: jax.Array | None  # uint8 codes; not packed.
+  size: int = dataclasses.field(metadata={'static': True})  # Packed axis.
+  spec: spec_lib.Spec = dataclasses.field(metadata={'static': True})
+  axis: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+
+
+def planes(bits: int) -> tuple[int, ...]:
+  """Widths of the planes of a b-bit code, low bits first."""
+  if not 1 <= bits <= 8:
+    raise ValueError(f'Codes of 1..8 bits are packed, got {bits}.')
+  return tuple(w for w in (8, 4, 2, 1) if bits & w)
+
+
+def packed_size(fmt: formats.Format, size: int) -> int:
+  """Bytes that `size` codes take along the packed axis."""
+  if fmt.bits > 8:
+    return size * math.ceil(fmt.bits / 8)
+  if fmt.storage_bits == 1.6:
+    return math.ceil(size / 5)
+  return sum(math.ceil(size * w / 8) for w in planes(fmt.bits))
+
+
+def pack_codes(codes: jax.Array, bits: int) -> jax.Array:
+  """Packs the last axis: uint8 codes [..., n] below 2^bits -> uint8 bytes."""
+  parts, shift = [], 0
+  for width in planes(bits):
+    plane = (codes >> np.uint8(shift)) & np.uint8(2**width - 1)
+    per = 8 // width
+    lanes = _lanes(plane, per)
+    shifts = (np.arange(per, dtype=np.int32) * width)[:, None]
+    shifts = shifts.reshape((1,) * (lanes.ndim - 2) + shifts.shape)
+    word = jnp.sum(lanes.astype(jnp.int32) << shifts, axis=-2)
+    parts.append(word.astype(jnp.uint8))
+    shift += width
+  return jnp.concatenate(parts, axis=-1)
+
+
+def unpack_codes(words: jax.Array, bits: int, size: int) -> jax.Array:
+  """The inverse of `pack_codes`, for `size` codes: uint8 [..., size]."""
+  codes = jnp.zeros((*words.shape[:-1], size), jnp.uint8)
+  start, shift = 0, 0
+  for width in planes(bits):
+    count = math.ceil(size * width / 8)
+    part = words[..., start : start + count]
+    lanes = [
+      (part >> np.uint8(j * width)) & np.uint8(2**width - 1)
+      for j in range(8 // width)
+    ]
+    plane = jnp.concatenate(lanes, axis=-1)[..., :size]
+    codes = codes | (plane << np.uint8(shift))
+    start, shift = start + count, shift + width
+  return codes
+
+
+def pack_ternary(digits: jax.Array) -> jax.Array:
+  """Packs digits 0..2 along the last axis, five a byte."""
+  lanes = _lanes(digits, 5).astype(jnp.int32)
+  powers = np.asarray([1, 3, 9, 27, 81], np.int32)[:, None]
+  powers = powers.reshape((1,) * (lanes.ndim - 2) + powers.shape)
+  return jnp.sum(lanes * powers, axis=-2).astype(jnp.uint8)
+
+
+def unpack_ternary(words: jax.Array, size: int) -> jax.Array:
+  """The inverse of `pack_ternary`: digits 0..2, uint8 [..., size]."""
+  value = words.astype(jnp.int32)
+  lanes = [(value // np.int32(3**j)) % np.int32(3) for j in range(5)]
+  return jnp.concatenate(lanes, axis=-1)[..., :size].astype(jnp.uint8)
+
+
+def _lanes(codes, per: int):
+  """[..., n] -> [..., per, ceil(n / per)], zero tail."""
+  count = math.ceil(codes.shape[-1] / per)
+  tail = per * count - codes.shape[-1]
+  pads = [(0, 0)] * (codes.ndim - 1) + [(0, tail)]
+  return jnp.pad(codes, pads).reshape(*codes.shape[:-1], per, count)
+
+
+def pack(q: qtensor.QTensor) -> PackedQTensor:
+  """Packs the codes of `q`; two-level scales are packed as well.
+
+  Returns:
+    A `PackedQTensor`; `unpack` gives `q` back, bit for bit.
+
+  Raises:
+    ValueError: For codes wider than 8 bits, which are left as they are, and
+      for scalars.
+  """
+  fmt = q.spec.format
+  if fmt.bits > 8 or q.ndim == 0:
+    raise ValueError(
+      f'Only arrays with codes of at most 8 bits are packed, got {q.spec} of '
+      f'shape {q.shape}. Wider codes are whole bytes already.'
+    )
+  axis = q.axis[-1]
+  codes = jnp.moveaxis(q.codes, axis, -1)
+  if fmt.storage_bits == 1.6:
+    words = pack_ternary((codes + np.int8(1)).astype(jnp.uint8))
+  else:
+    words = pack_codes(_unsigned(codes, fmt), fmt.bits)
+  scale = pack(q.scale) if isinstance(q.scale, qtensor.QTensor) else q.scale
+  return PackedQTensor(
+    jnp.moveaxis(words, -1, axis),
+    scale,
+    q.zero,
+    q.codes.shape[axis],
+    q.spec,
+    q.axis,
+  )
+
+
+def unpack(p: PackedQTensor) -> qtensor.QTensor:
+  """The `QTensor` that was packed."""
+  fmt = p.spec.format
+  words = jnp.moveaxis(p.words, p.axis[-1], -1)
+  if fmt.storage_bits == 1.6:
+    codes = unpack_ternary(words, p.size).astype(jnp.int8) - np.int8(1)
+  else:
+    codes = _signed(unpack_codes(words, fmt.bits, p.size), fmt)
+  scale = unpack(p.scale) if isinstance(p.scale, PackedQTensor) else p.scale
+  codes = jnp.moveaxis(codes, -1, p.axis[-1])
+  return qtensor.QTensor(codes, scale, p.zero, p.spec, p.axis)
+
+
+def _unsigned(codes, fmt):
+  if fmt.code_dtype != np.int8:
+    return codes
+  if fmt.bits == 1:  # -1, +1 -> 0, 1.
+    return (codes > 0).astype(jnp.uint8)
+  # Through int32, since a cast of negative numbers is not defined everywhere.
+  wrapped = codes.astype(jnp.int32) & np.int32(2**fmt.bits - 1)
+  return wrapped.astype(jnp.uint8)
+
+
+def _signed(codes, fmt):
+  if fmt.code_dtype != np.int8:
+    return codes
+  value = codes.astype(jnp.int32)
+  if fmt.bits == 1:
+    return (2 * value - 1).astype(jnp.int8)
+  sign = np.int32(2 ** (fmt.bits - 1))
+  return ((value ^ sign) - sign).astype(jnp.int8)
+
+
+def bits(tree) -> int:
+  """Bits at rest of a tree: packed codes, scales, zero points, float leaves.
+
+  A QTensor counts as it would be packed. Every leaf counts in full, so that a
+  tree with float layers pays for them.
+  """
+  whole = lambda x: isinstance(x, (qtensor.QTensor, PackedQTensor))
+  leaves = jax.tree.leaves(tree, is_leaf=whole)
+  return sum(_leaf_bits(leaf) for leaf in leaves)
+
+
+def _leaf_bits(leaf) -> int:
+  if isinstance(leaf, qtensor.QTensor):
+    return 8 * _code_bytes(leaf) + bits((leaf.scale, leaf.zero))
+  if isinstance(leaf, PackedQTensor):
+    return bits((leaf.words, leaf.scale, leaf.zero))
+  return int(np.size(leaf)) * np.dtype(leaf.dtype).itemsize * 8
+
+
+def _code_bytes(q: qtensor.QTensor) -> int:
+  size = math.prod(q.shape)
+  if not q.axis or not size:
+    return packed_size(q.spec.format, size)
+  length = q.shape[q.axis[-1]]
+  return packed_size(q.spec.format, length) * (size // length)

@@ -1,0 +1,221 @@
+"""QTensor, and the way there and back."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lowbit import formats
+from lowbit.quantize import blocking, scales
+from lowbit.quantize import spec as spec_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QTensor:
+  """A quantized tensor: x is about decode(codes) * scale, block by block.
+
+  - `scale.ndim == codes.ndim`; a scale's shape counts the blocks of each axis.
+  - With a zero point, x is about (codes - zero) * scale.
+  - `axis` counts from the end, so that vmap, scan and sharding over leading
+    axes leave it true.
+  """
+
+  codes: jax.Array  # `spec.format.code_dtype`, shape of x.
+  scale: 'jax.Array | QTensor'  # Floats, codes, or a second level.
+  zero: jax.Array | None  # Codes of zero, shape of scale.
+  spec: spec_lib.Spec = dataclasses.field(metadata={'static': True})
+  axis: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the tensor."""
+    return self.codes.shape
+
+  @property
+  def ndim(self) -> int:
+    """Number of axes."""
+    return self.codes.ndim
+
+  @property
+  def T(self) -> 'QTensor':
+    """The transposed matrix, nothing requantized."""
+    return transpose(self)
+
+
+def blocks_of(
+  shape: tuple[int, ...], spec: spec_lib.Spec, axis
+) -> blocking.Blocks:
+  """How a tensor of this shape is cut; ValueError for an unwanted tail."""
+  axis = blocking.normalize_axis(axis, len(shape)) if shape else ()
+  blocks = blocking.Blocks(shape, blocking.block_shape(spec.block, shape, axis))
+  if blocks.ragged and not spec.pad:
+    raise ValueError(
+      f'An array of shape {shape} does not divide in blocks of {spec.block} '
+      f'along axis {axis}, and spec {spec} allows no padding. Choose a size '
+      "that divides, or drop the '!'."
+    )
+  return blocks
+
+
+def check_float(x, name: str = 'x') -> None:
+  """Raises TypeError unless `x` is an array of real floats."""
+  dtype = getattr(x, 'dtype', None)
+  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    raise TypeError(
+      f'`{name}` must be a floating-point array, got '
+      f'{dtype if dtype is not None else type(x).__name__}. Convert it, for '
+      f'example with jnp.asarray({name}, jnp.float32).'
+    )
+
+
+def quantize(
+  x: jax.Array,
+  spec: spec_lib.Spec | str,
+  axis: int | tuple[int, ...] = -1,
+  key: jax.Array | None = None,
+) -> QTensor:
+  """Quantizes an array.
+
+  Args:
+    x: float32, bfloat16 or float16 of any shape; computed in float32.
+    spec: How, or its name, such as 'int4@g64'. Static under jit.
+    axis: The contraction axis (or axes), along which groups run.
+    key: PRNG key; needed by stochastic rounding, and by nothing else.
+
+  Returns:
+    A `QTensor` of the shape of `x`. A block with a NaN or an infinity decodes
+    to NaN; a block of zeros decodes to zeros.
+
+  Raises:
+    TypeError: If `x` is not floating point.
+    ValueError: If the spec or axis does not fit, or the key and the rounding.
+  """
+  spec = spec_lib.Spec.parse(spec)
+  check_float(x)
+  axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
+  blocks = blocks_of(x.shape, spec, axis)
+  xb = blocks.split(jnp.asarray(x, jnp.float32))
+  scale, zero = _fit(xb, spec, blocks, axis)
+  codes = _encode(xb, scale, zero, spec, blocks, key)
+  return QTensor(codes, scale, zero, spec, axis)
+
+
+def quantize_with(
+  x: jax.Array, like: QTensor, key: jax.Array | None = None
+) -> QTensor:
+  """Quantizes `x` with the scales, spec and axis of `like` (same shape)."""
+  check_float(x)
+  blocks = blocks_of(x.shape, like.spec, like.axis)
+  xb = blocks.split(jnp.asarray(x, jnp.float32))
+  codes = _encode(xb, like.scale, like.zero, like.spec, blocks, key)
+  return dataclasses.replace(like, codes=codes)
+
+
+def _fit(xb, spec, blocks, axis):
+  """Stored scale and zero point of each block, of shape `blocks.grid`."""
+  if spec.zero_point:
+    scale, zero = scales.affine(xb, spec.format.high, spec.scale, blocks.axes)
+    zero = zero.reshape(blocks.grid).astype(spec.format.code_dtype)
+  else:
+    scale, zero = spec.scale(xb, spec.format, blocks.axes), None
+  scale = scale.reshape(blocks.grid)
+  return _store_scale(scale, spec.scale_format, axis), zero
+
+
+def _store_scale(scale, fmt, axis):
+  if fmt is None:
+    return scale
+  if isinstance(fmt, spec_lib.Spec):
+    return quantize(scale, fmt, axis)
+  if fmt.bits >= 16 and fmt.dtype is not None:
+    return scale.astype(fmt.dtype)
+  return jnp.where(
+    jnp.isnan(scale), np.uint8(_nan_code(fmt)), fmt.encode(scale)
+  )
+
+
+def _nan_code(fmt: formats.Format) -> int:
+  codes = fmt.codes()
+  nan = codes[np.isnan(np.asarray(fmt.decode(codes)))]
+  if not len(nan):
+    raise ValueError(
+      f'A scale format needs a NaN, to carry NaN and Inf; {fmt.name} has none. '
+      'Use e8m0, e4m3, e5m2, bf16, fp16, or a Spec.'
+    )
+  return int(nan[0])
+
+
+def scales_of(q: QTensor) -> jax.Array:
+  """The scales of `q` as float32, of shape `q.scale.shape`."""
+  fmt = q.spec.scale_format
+  if isinstance(q.scale, QTensor):
+    return dequantize(q.scale)
+  if jnp.issubdtype(q.scale.dtype, jnp.floating):
+    return q.scale.astype(jnp.float32)
+  return fmt.decode(q.scale)
+
+
+def _encode(xb, scale, zero, spec, blocks, key):
+  like = QTensor(jnp.zeros(()), scale, zero, spec, ())
+  step = blocks.spread(scales_of(like))
+  # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
+  y = xb / jnp.where(step == 0, jnp.inf, step)
+  noise = _noise(spec.rounding, key, y.shape)
+  if zero is not None:
+    y = jnp.rint(y) if spec.rounding == 'nearest' else y
+    y = y + blocks.spread(zero.astype(jnp.float32))
+  return blocks.merge(spec.format.encode(y, spec.rounding, noise))
+
+
+def _noise(rounding: str, key, shape):
+  if (rounding == 'stochastic') != (key is not None):
+    raise ValueError(
+      "`key` goes with rounding='stochastic', and only with it; got rounding="
+      f'{rounding!r} and key={"None" if key is None else "given"}. Pass '
+      'key=jax.random.key(seed), or use ~stochastic in the spec.'
+    )
+  return None if key is None else jax.random.uniform(key, shape)
+
+
+def _blocks(q: QTensor) -> blocking.Blocks:
+  """The blocks of a QTensor, from its shapes; true under vmap and stacking."""
+  shape, grid = q.codes.shape, q.scale.shape
+  wanted = blocking.block_shape(q.spec.block, shape, q.axis) if shape else ()
+  lengths = []
+  for n, count, b in zip(shape, grid, wanted):
+    if count == n:
+      lengths.append(1)
+    elif count == 1:
+      lengths.append(n)
+    else:
+      lengths.append(b)
+  return blocking.Blocks(shape, tuple(lengths))
+
+
+def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
+  """Decodes a `QTensor` to an array of its shape, computed in float32."""
+  blocks = _blocks(q)
+  values = q.spec.format.decode(q.codes)
+  values = blocks.split(values)
+  if q.zero is not None:
+    values = values - blocks.spread(q.zero.astype(jnp.float32))
+  return blocks.merge(values * blocks.spread(scales_of(q))).astype(dtype)
+
+
+def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
+  """Scale and zero point of every element: float32 arrays like `q.codes`."""
+  blocks = _blocks(q)
+  ones = blocks.split(jnp.ones(q.shape, jnp.float32))
+  wide = lambda s: blocks.merge(ones * blocks.spread(s.astype(jnp.float32)))
+  return wide(scales_of(q)), None if q.zero is None else wide(q.zero)
+
+
+def transpose(q: QTensor) -> QTensor:
+  """The transposed matrix [.., m, n] -> [.., n, m], nothing requantized."""
+  swap = lambda a: None if a is None else jnp.swapaxes(a, -1, -2)
+  flip = {-1: -2, -2: -1}
+  axis = tuple(sorted(flip.get(a, a) for a in q.axis))
+  scale = transpose(q.scale) if isinstance(q.scale, QTensor) else swap(q.scale)
+  return QTensor(swap(q.codes), scale, swap(q.zero), q.spec, axis)

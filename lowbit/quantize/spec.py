@@ -1,0 +1,248 @@
+"""Spec: how one tensor is quantized, as a value with a short name.
+
+  name   := format ['z'] ['!'] ['@' block] [':' scale] ['~' rounding]
+  block  := tensor | channel | token | g<size> | b<size> | t<rows>x<columns>
+  scale  := [<format> | '(' name ')'] ['-' rule] | rule
+  rule   := absmax | mse | p<percent> | unit | floor | ceil | rceil | even | ...
+
+'z' asks for a zero point (affine integers), '!' refuses ragged tails. Examples:
+int4@g128, int4z@g64, e4m3@channel, e2m1@b32:e8m0-ceil, int8@tensor:p99.9,
+nf4@g64:(int8@g256), int4@g64~stochastic; and mxfp4, mxfp6_e2m3, mxfp6_e3m2,
+mxfp8_e4m3, mxfp8_e5m2, mxint8 and nvfp4 as shorthands.
+"""
+
+import dataclasses
+import functools
+import re
+
+from lowbit import formats
+from lowbit.quantize import blocking, scales
+
+WIDE = ('bf16', 'fp16', 'fp32')  # Cast without a scale unless one is asked for.
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """How to quantize one tensor: a static jit argument, never data.
+
+  Attributes:
+    format: Element format, or its name.
+    block: Which elements share a scale: 'tensor'; 'channel' or 'token', one
+      scale for each index of the axes that are not contracted; an int, the
+      group size along the contraction axis; or a tile (rows along the
+      contraction axis, columns along the last other axis).
+    scale: Scale rule, see `scales`.
+    scale_format: None for float32; a format, in which scales are cast (floats
+      of 16 bits are kept as such, others as codes); or a Spec, by which the
+      scales are quantized in turn: two levels, as in NVFP4.
+    zero_point: Affine integers: format is uintN.
+    rounding: 'nearest', 'stochastic', 'floor' or 'away'.
+    pad: Whether a last block may be ragged (it is padded with zeros, and cut).
+  """
+
+  format: formats.Format
+  block: blocking.Block = 'channel'
+  scale: scales.Rule = scales.Absmax()
+  scale_format: 'formats.Format | Spec | None' = None
+  zero_point: bool = False
+  rounding: str = 'nearest'
+  pad: bool = True
+
+  def __post_init__(self):
+    object.__setattr__(self, 'format', formats.get(self.format))
+    _check_block(self.block)
+    if self.rounding not in formats.ROUNDINGS:
+      raise ValueError(
+        f'`rounding` must be one of {formats.ROUNDINGS}, got {self.rounding!r}.'
+      )
+    unsigned = isinstance(self.format, formats.Integer) and (
+      not self.format.signed
+    )
+    if self.zero_point != unsigned:
+      raise ValueError(
+        f'`zero_point` goes with unsigned integers, and only with them; got '
+        f'format {self.format.name}, zero_point={self.zero_point}. Write '
+        'int4z for affine integers.'
+      )
+    if self.zero_point and (
+      self.rounding == 'away' or not hasattr(self.scale, 'range')
+    ):
+      raise ValueError(
+        f'Affine integers take the rules absmax, mse and percentile, and do '
+        f'not round away from zero; got {self.scale.name}, {self.rounding}.'
+      )
+
+  @staticmethod
+  def parse(name: 'str | Spec') -> 'Spec':
+    """The spec of this name; a Spec is returned as it is.
+
+    Raises:
+      ValueError: If the name, or a part of it, is unknown; it says what is
+        allowed.
+    """
+    if isinstance(name, Spec):
+      return name
+    if not isinstance(name, str):
+      raise TypeError(f'`name` must be a string or a Spec, got {name!r}.')
+    return _parse(name)
+
+  def __str__(self) -> str:
+    plain = dataclasses.replace(self, rounding='nearest', pad=True)
+    name = _SHORT_NAMES.get(plain) or _long_name(plain)
+    if not self.pad:
+      head, at, tail = name.partition('@')
+      name = f'{head}!{at}{tail}'
+    return name if self.rounding == 'nearest' else f'{name}~{self.rounding}'
+
+  @property
+  def scale_bits(self) -> float:
+    """Bits of one scale at rest, second-level scales left out."""
+    inner = self.scale_format
+    if inner is None:
+      return 32
+    return (inner.format if isinstance(inner, Spec) else inner).storage_bits
+
+
+def _check_block(block) -> None:
+  sizes = block if isinstance(block, tuple) else (block,)
+  good = block in blocking.NAMED or (
+    len(sizes) in (1, 2)
+    and all(
+      isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes
+    )
+  )
+  if not good:
+    raise ValueError(
+      f'`block` must be one of {blocking.NAMED}, a positive group size, or a '
+      f'tile (rows, columns); got {block!r}.'
+    )
+
+
+def _long_name(spec: Spec) -> str:
+  fmt = f'int{spec.format.bits}z' if spec.zero_point else spec.format.name
+  if spec.format.name in WIDE and spec == _wide(spec.format):
+    return fmt
+  coded = isinstance(spec.scale_format, formats.Format)
+  letter = 'b' if coded and spec.scale_format.bits <= 8 else 'g'
+  if isinstance(spec.block, int):
+    block = f'{letter}{spec.block}'
+  elif isinstance(spec.block, tuple):
+    block = f't{spec.block[0]}x{spec.block[1]}'
+  else:
+    block = spec.block
+  parts = []
+  if isinstance(spec.scale_format, Spec):
+    parts.append(f'({spec.scale_format})')
+  elif spec.scale_format is not None:
+    parts.append(spec.scale_format.name)
+  if spec.scale != scales.Absmax():
+    parts.append(spec.scale.name)
+  elif parts == ['e8m0']:  # A bare e8m0 means the OCP rule.
+    parts.append('absmax')
+  return f'{fmt}@{block}' + (f':{"-".join(parts)}' if parts else '')
+
+
+def _wide(fmt: formats.Format) -> Spec:
+  return Spec(fmt, 'tensor', scales.Unit())
+
+
+_NAME = re.compile(
+  r'(?P<format>\w+?)(?P<zero>z?)(?P<strict>!?)(@(?P<block>\w+))?'
+  r'(:(?P<scale>[^~]+))?(~(?P<rounding>\w+))?'
+)
+
+
+@functools.cache
+def _parse(name: str) -> Spec:
+  match = _NAME.fullmatch(name)
+  if not match:
+    raise ValueError(
+      f'Cannot read {name!r} as a spec. Write format[@block][:scale]'
+      '[~rounding], for example int4@g64, e2m1@b32:e8m0-ceil, or mxfp4.'
+    )
+  spec = _base(name, match)
+  changes = {'pad': not match['strict']}
+  if match['rounding']:
+    changes['rounding'] = match['rounding']
+  return dataclasses.replace(spec, **changes)
+
+
+def _base(name: str, match) -> Spec:
+  head = match['format']
+  if head in SHORTHANDS:
+    if match['block'] or match['scale'] or match['zero']:
+      raise ValueError(
+        f'{head} fixes its block and scale; got {name!r}. For another choice '
+        f'write it out, for example {_long_name(SHORTHANDS[head])}.'
+      )
+    return SHORTHANDS[head]
+  if re.match(r'(mx|nv)', head):
+    raise ValueError(
+      f'Unknown format {head!r}. The shorthands are {", ".join(SHORTHANDS)}.'
+    )
+  if match['zero']:
+    if not re.fullmatch(r'int\d+', head):
+      raise ValueError(f"'z' (zero point) goes with integers; got {name!r}.")
+    fmt = formats.get(f'u{head}')
+  else:
+    fmt = formats.get(head)
+  if head in WIDE and not match['block'] and not match['scale']:
+    return _wide(fmt)
+  scale_format, rule = _parse_scale(match['scale'])
+  block = _parse_block(match['block'] or 'channel')
+  return Spec(fmt, block, rule, scale_format, bool(match['zero']))
+
+
+def _parse_block(text: str) -> blocking.Block:
+  if text in blocking.NAMED:
+    return text
+  if match := re.fullmatch(r'[gb](\d+)', text):
+    return int(match[1])
+  if match := re.fullmatch(r't(\d+)x(\d+)', text):
+    return int(match[1]), int(match[2])
+  raise ValueError(
+    f'Unknown block @{text}. Use @tensor, @channel, @token, @g64 (groups), '
+    '@b32 (blocks), or @t128x128 (tiles).'
+  )
+
+
+def _parse_scale(text: str | None):
+  """Returns (scale format, rule) of the part behind ':'."""
+  if not text:
+    return None, scales.Absmax()
+  match = re.fullmatch(
+    r'(\((?P<spec>.+)\)|(?P<word>[^-]+))(-(?P<rule>.+))?', text
+  )
+  if not match:
+    raise ValueError(f'Cannot read the scale {text!r} of a spec.')
+  rule = scales.parse(match['rule']) if match['rule'] else scales.Absmax()
+  if match['spec']:
+    return _parse(match['spec']), rule
+  word = match['word']
+  try:
+    fmt = formats.get(word)
+  except ValueError:
+    if match['rule']:
+      raise
+    return None, scales.parse(word)
+  if word == 'e8m0' and not match['rule']:
+    rule = scales.PowerOfTwo('floor')
+  return (None if word == 'fp32' else fmt), rule
+
+
+def _mx(element: str) -> Spec:
+  return Spec(element, 32, scales.PowerOfTwo('floor'), formats.E8M0())
+
+
+# MXINT8 has elements i / 64 in OCP's text and i here, with the exponent of its
+# scale lower by 6: the same values.
+SHORTHANDS = {
+  'mxfp4': _mx('e2m1'),
+  'mxfp6_e2m3': _mx('e2m3'),
+  'mxfp6_e3m2': _mx('e3m2'),
+  'mxfp8_e4m3': _mx('e4m3'),
+  'mxfp8_e5m2': _mx('e5m2'),
+  'mxint8': _mx('int8'),
+  'nvfp4': Spec('e2m1', 16, scale_format=Spec('e4m3', 'tensor')),
+}
+_SHORT_NAMES = {spec: name for name, spec in SHORTHANDS.items()}
