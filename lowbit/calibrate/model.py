@@ -1,0 +1,315 @@
+"""Calibrates and quantizes a whole Linen model by a recipe."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lowbit import intercept, operators, quantize, solvers, transforms
+from lowbit.transforms import structure
+
+
+def calibrate(
+  model: nn.Module, params: Mapping, batches: Iterable
+) -> dict[str, solvers.Statistics]:
+  """Statistics of the input of every product with a weight.
+
+  One jitted pass over all batches; params may hold operators. A scanned layer
+  gives statistics with a leading layer axis.
+
+  Args:
+    model: A Linen model.
+    params: Its params.
+    batches: Inputs of the model; at least one.
+
+  Returns:
+    Weight path -> `solvers.Statistics`.
+
+  Raises:
+    ValueError: If there is no batch, or a matmul weight was not met by the
+      interceptor; the paths are listed.
+  """
+  batches = list(batches)
+  if not batches:
+    raise ValueError(
+      '`batches` is empty. Give at least one batch of model inputs.'
+    )
+  total = None
+  for batch in batches:
+    seen = _record(model, params, batch)
+    total = (
+      seen
+      if total is None
+      else jax.tree.map(solvers.merge, total, seen, is_leaf=_is_statistics)
+    )
+  found = jax.tree_util.tree_leaves_with_path(total, is_leaf=_is_statistics)
+  stats = {'/'.join(k.key for k in path): leaf for path, leaf in found}
+  missed = _float_weights(model, params, batches[0]) - set(stats)
+  if missed:
+    raise ValueError(_missed(missed))
+  return stats
+
+
+def _is_statistics(x) -> bool:
+  return isinstance(x, solvers.Statistics)
+
+
+def _record(model, params, batch):
+  with intercept.intercept(None, 'record'):
+    return _recorder(model)(params, batch)
+
+
+_RECORDERS: dict = {}
+
+
+def _recorder(model):
+  """The jitted recording pass of a model, one for each model value."""
+  if model not in _RECORDERS:
+
+    def run(params, batch):
+      _, state = model.apply(
+        {'params': params}, batch, mutable=[intercept.STATISTICS]
+      )
+      return state.get(intercept.STATISTICS, {})
+
+    _RECORDERS[model] = jax.jit(run)
+  return _RECORDERS[model]
+
+
+def _missed(paths) -> str:
+  return (
+    f'The model multiplies with {", ".join(sorted(paths))} outside of the '
+    'Flax layers that lowbit meets. Use lowbit.intercept.matmul(self, x, '
+    'name, ...) for a weight that is declared by hand, or nn.scan with '
+    'variable_axes={True: 0} for layers whose statistics got lost.'
+  )
+
+
+def _float_weights(model, params, batch) -> set[str]:
+  """Paths of the float weights that the model multiplies with."""
+  with intercept.intercept(None, 'serve'):
+    run = lambda params, batch: model.apply({'params': params}, batch)
+    found = intercept.matmuls(run, _arrays(params), batch)
+  whole = lambda x: isinstance(x, operators.Operator | quantize.QTensor)
+  leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=whole)
+  plain = {'/'.join(str(k.key) for k in p) for p, x in leaves if not whole(x)}
+  return {m.path for m in found} & plain
+
+
+def _arrays(params):
+  return jax.tree.map(jnp.asarray, params)
+
+
+def _check_finite(params) -> None:
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    name = '/'.join(str(getattr(k, 'key', k)) for k in path)
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+      raise TypeError(f'`params` {name} is complex; weights must be real.')
+    if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(
+      jnp.all(jnp.isfinite(leaf))
+    ):
+      raise ValueError(
+        f'`params` {name} holds NaN or Inf. A quantizer would spread it over '
+        'its block; mend the weights first.'
+      )
+
+
+def quantize_weight(
+  w: jax.Array,
+  rule: intercept.Rule,
+  stats: solvers.Statistics | None = None,
+  axes: tuple[int, ...] = (-2,),
+):
+  """The operator of one weight under one rule.
+
+  Args:
+    w: Flax kernel; contracted along `axes`, [in, out] by default, with leading
+      axes for stacked layers (solved together, under vmap).
+    rule: What to do; `rule.weight` may be None (activations alone).
+    stats: Statistics of the layer's input, if the solver needs them.
+    axes: Contracted axes, negative.
+
+  Returns:
+    An operator over [in, out]; for a weight of more axes whose solver needs no
+    statistics, one over its own shape.
+
+  Raises:
+    ValueError: If the solver needs statistics and there are none.
+  """
+  if rule.needs_statistics and stats is None:
+    raise ValueError(
+      f"{type(rule.solver).__name__} needs statistics of the layer's input. "
+      'Pass `batches` to quantize_model, or use solvers.Nearest().'
+    )
+  if w.ndim == 2 and axes == (-2,):
+    return _quantize_matrix(w, rule, stats)
+  stacked = stats is not None and stats.hessian.ndim == 3
+  if w.ndim == 3 and axes == (-2,) and (stacked or not rule.rotate):
+    if stats is None:
+      return jax.vmap(lambda w: _quantize_matrix(w, rule, None))(w)
+    return jax.vmap(lambda w, s: _quantize_matrix(w, rule, s))(w, stats)
+  if rule.rotate or rule.needs_statistics:
+    return _quantize_flat(w, rule, stats, axes)
+  op = operators.Matrix(w)
+  if rule.weight is not None:
+    op = operators.Coded(quantize.quantize(w, rule.weight, axes))
+  return _with_input(op, rule)
+
+
+def _quantize_flat(w, rule, stats, axes):
+  """A weight of many axes as one matrix [in, out]."""
+  moved = jnp.moveaxis(w, axes, range(len(axes)))
+  size = int(np.prod([w.shape[a] for a in axes]))
+  if [a % w.ndim for a in axes] != list(range(len(axes))):
+    raise ValueError(
+      f'A weight of shape {w.shape} contracted along {axes} is no matrix. '
+      'Give it a rule with solvers.Nearest() and without rotation.'
+    )
+  return _quantize_matrix(moved.reshape(size, -1), rule, stats)
+
+
+def _quantize_matrix(w, rule, stats):
+  w = w.astype(jnp.float32)
+  rotation = None
+  if rule.rotate:
+    width = w.shape[0]
+    block = transforms.largest_block(width)
+    rotation = transforms.Hadamard(width, None if block == width else block)
+    w = rotation(w.T).T  # H^T W.
+    stats = None if stats is None else solvers.rotate(stats, rotation)
+  op = operators.Matrix(w)
+  if rule.weight is not None:
+    q = rule.solver(w.T, stats, rule.weight)  # Solvers see [out, in].
+    op = operators.Coded(quantize.transpose(q))
+  op = _with_input(op, rule)
+  return op if rotation is None else operators.Rotated(op, left=rotation)
+
+
+def _with_input(op, rule):
+  if rule.activation is None:
+    return op
+  return operators.QuantizeInput(op, rule.activation)
+
+
+def quantize_model(
+  model: nn.Module, params: Mapping, recipe: intercept.Recipe, batches=()
+) -> dict:
+  """Quantizes a model's weights by a recipe.
+
+  Args:
+    model: A Linen model, unaware of quantization.
+    params: Its float params.
+    recipe: What to do with which weight.
+    batches: Model inputs for calibration; at least one is needed, if only for
+      its shape.
+
+  Returns:
+    Params with operators where `apply` (or mode 'serve') meets them.
+
+  Raises:
+    ValueError: If weights are not finite, batches are empty, a rule matches
+      nothing, a matmul weight has no rule, or the model multiplies outside of
+      the layers that can be met. All before any long work starts.
+  """
+  batches = list(batches)
+  if not batches:
+    raise ValueError(
+      '`batches` is empty. Give at least one batch of model inputs; a recipe '
+      'for weights alone reads its shape.'
+    )
+  params = _arrays(params)
+  _check_finite(params)
+  met = _met(model, params, batches[0])
+  missed = _float_weights(model, params, batches[0]) - set(met)
+  if missed:
+    raise ValueError(_missed(missed))
+  chosen = recipe.match(met)
+  for step in recipe.prepare:
+    params = step(
+      params, lambda params=params: calibrate(model, params, batches)
+    )
+  params = _arrays(params)
+  if recipe.sequential:
+    return _sequential(model, params, chosen, batches, met)
+  needed = any(rule.needs_statistics for rule in chosen.values())
+  stats = calibrate(model, params, batches) if needed else {}
+  leaves = {}
+  for path, rule in chosen.items():
+    if not rule.changes:
+      continue
+    weight = structure.get(params, path)
+    leaves[path] = quantize_weight(weight, rule, stats.get(path), met[path])
+  return structure.replace(params, leaves)
+
+
+def _met(model, params, *args, **kwargs) -> dict[str, tuple[int, ...]]:
+  """Contracted axes of every weight that the interceptor meets."""
+  met = {}
+
+  def handler(call):
+    met.setdefault(call.path, call.found.weight_axes)
+    return intercept.serve(call)
+
+  with intercept.handling(handler):
+    run = lambda p, *a: model.apply({'params': p}, *a, **kwargs)
+    jax.eval_shape(run, params, *args)
+  return met
+
+
+def _sequential(model, params, chosen, batches, met) -> dict:
+  """Quantizes each layer when the forward pass first meets it.
+
+  The pass is not jitted: each layer sees the outputs of those before it as
+  quantized, and q, k, v of one block the same inputs (true sequential).
+  """
+  leaves = {}
+
+  def handler(call):
+    if isinstance(call.x, jax.core.Tracer):
+      raise ValueError(
+        f'{call.path} lies in a traced loop (nn.scan, nn.jit, nn.remat): '
+        'sequential calibration needs unrolled layers. Unstack the params '
+        '(models.decoder.unstack), or set sequential=False.'
+      )
+    rule = chosen[call.path]
+    if call.path not in leaves and rule.changes:
+      stats = None
+      if rule.needs_statistics and call.found.input_axes is not None:
+        stats = _observe(intercept.rows(call))
+      leaves[call.path] = quantize_weight(
+        call.weight, rule, stats, met[call.path]
+      )
+    leaf = leaves.get(call.path, call.weight)
+    return intercept.serve(dataclasses.replace(call, weight=leaf))
+
+  inputs = jnp.concatenate([jnp.asarray(b) for b in batches])
+  with intercept.handling(handler):
+    model.apply({'params': params}, inputs)
+  return structure.replace(params, leaves)
+
+
+_observe = jax.jit(solvers.observe)
+
+
+def apply(model: nn.Module, params: Mapping, *args, recipe=None, **kwargs):
+  """model.apply({'params': params}, *args) under the right interceptor.
+
+  Args:
+    model: A Linen model.
+    params: Float params, or params with operators from `quantize_model`.
+    *args: Inputs of the model.
+    recipe: Given, its fake quantization is simulated on float params
+      (differentiable); None serves whatever the params hold.
+    **kwargs: For model.apply.
+
+  Returns:
+    What model.apply returns.
+  """
+  mode = 'serve' if recipe is None else 'simulate'
+  if recipe is not None:
+    recipe.match(_met(model, params, *args, **kwargs))
+  with intercept.intercept(recipe, mode):
+    return model.apply({'params': params}, *args, **kwargs)

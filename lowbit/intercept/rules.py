@@ -1,0 +1,96 @@
+"""Recipes: ordered rules from the paths of matmul weights to what is done."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
+
+from lowbit import quantize, solvers
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """What happens to the weights whose path matches.
+
+  Attributes:
+    pattern: Regular expression for the whole path of a weight, such as
+      'layers_0/attention/query/kernel'.
+    weight: Spec or name; None leaves the weight in float.
+    activation: Spec or name for the layer's input; None leaves it.
+    solver: How the codes are found.
+    rotate: Multiply by an online Hadamard transform on the input side, which
+      the weight undoes: y = (x H) (H^T W).
+  """
+
+  pattern: str
+  weight: quantize.Spec | None = None
+  activation: quantize.Spec | None = None
+  solver: solvers.Solver = solvers.Nearest()
+  rotate: bool = False
+
+  def __post_init__(self):
+    for field in ('weight', 'activation'):
+      value = getattr(self, field)
+      if value is not None:
+        object.__setattr__(self, field, quantize.Spec.parse(value))
+    try:
+      re.compile(self.pattern)
+    except re.error as error:
+      raise ValueError(
+        f'`pattern` {self.pattern!r} is no regular expression: {error}.'
+      ) from error
+
+  @property
+  def changes(self) -> bool:
+    """Whether the rule does anything."""
+    return self.weight is not None or self.activation is not None
+
+  @property
+  def needs_statistics(self) -> bool:
+    """Whether its solver must see statistics of the layer's input."""
+    return self.weight is not None and self.solver.needs_statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """Ordered rules; the first that matches a path wins.
+
+  Attributes:
+    name: For tables.
+    rules: See `Rule`. Every matmul weight must match one; end with
+      Rule('.*') to leave the rest in float.
+    prepare: Rewrites of the params that come first, such as folding norms:
+      (params, statistics) -> params, where statistics() calibrates.
+    sequential: Later layers are calibrated on the outputs of quantized ones.
+  """
+
+  name: str
+  rules: tuple[Rule, ...]
+  prepare: tuple[Callable, ...] = ()
+  sequential: bool = False
+
+  def rule(self, path: str) -> Rule | None:
+    """The first rule that matches a path."""
+    return next((r for r in self.rules if re.fullmatch(r.pattern, path)), None)
+
+  def match(self, paths: Iterable[str]) -> dict[str, Rule]:
+    """The rule of every path.
+
+    Raises:
+      ValueError: If a rule is the first match of no path, or a path matches no
+        rule; the paths are listed.
+    """
+    paths = sorted(paths)
+    found = {path: self.rule(path) for path in paths}
+    loose = [path for path, rule in found.items() if rule is None]
+    if loose:
+      raise ValueError(
+        f'Recipe {self.name!r} has no rule for the matmul weights '
+        f"{', '.join(loose)}. Add one; Rule('.*') leaves them in float."
+      )
+    idle = [r.pattern for r in self.rules if r not in found.values()]
+    if idle:
+      raise ValueError(
+        f'Recipe {self.name!r} has rules that match nothing: {idle}. The '
+        f'matmul weights are {", ".join(paths)}.'
+      )
+    return found

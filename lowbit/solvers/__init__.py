@@ -1,0 +1,23 @@
+"""(weight [out, in], statistics, spec) -> QTensor."""
+
+from lowbit.solvers.awq import awq, output_error, search_clip, search_scale
+from lowbit.solvers.choices import Gptq, Nearest, Solver, nearest
+from lowbit.solvers.columns import gptq, inverse_factor
+from lowbit.solvers.statistics import Statistics, merge, observe, rotate
+
+__all__ = [
+  'Gptq',
+  'Nearest',
+  'Solver',
+  'Statistics',
+  'awq',
+  'gptq',
+  'inverse_factor',
+  'merge',
+  'nearest',
+  'observe',
+  'output_error',
+  'rotate',
+  'search_clip',
+  'search_scale',
+]
