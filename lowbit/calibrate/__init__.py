@@ -1,5 +1,6 @@
 """Batches -> statistics, and params -> params with operator leaves."""
 
+from lowbit import packages
 from lowbit.calibrate.model import (
   apply,
   calibrate,
@@ -8,3 +9,5 @@ from lowbit.calibrate.model import (
 )
 
 __all__ = ['apply', 'calibrate', 'quantize_model', 'quantize_weight']
+
+packages.make_callable(__name__, calibrate)

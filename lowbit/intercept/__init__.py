@@ -1,5 +1,6 @@
 """How recipes reach Flax models, by public interception alone."""
 
+from lowbit import packages
 from lowbit.intercept.coverage import Matmul, matmuls
 from lowbit.intercept.linen import (
   STATISTICS,
@@ -29,3 +30,5 @@ __all__ = [
   'serve',
   'simulate',
 ]
+
+packages.make_callable(__name__, intercept)

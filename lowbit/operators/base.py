@@ -20,6 +20,11 @@ class Operator:
     """(in, out)."""
     raise NotImplementedError
 
+  @property
+  def size(self) -> int:
+    """Number of weights that it stands for, stacked layers included."""
+    return math.prod(self.shape)
+
   def dense(self) -> jax.Array:
     """The matrix W, float32 [in, out]."""
     raise NotImplementedError
@@ -90,7 +95,7 @@ def bits_per_weight(tree) -> float:
   for leaf in jax.tree.leaves(tree, is_leaf=is_whole):
     if isinstance(leaf, quantize.PackedQTensor):
       leaf = jax.eval_shape(quantize.unpack, leaf)
-    count += math.prod(leaf.shape)
+    count += leaf.size if isinstance(leaf, Operator) else math.prod(leaf.shape)
   if not count:
     raise ValueError('`tree` holds no weights.')
   return bits(tree) / count

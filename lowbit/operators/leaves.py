@@ -1,6 +1,7 @@
 """Leaves of the expression: codes, a matrix, low rank, sparse."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,11 @@ class Matrix(base.Operator):
     """(in, out)."""
     return self.w.shape[-2:]
 
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return self.w.size
+
   def dense(self):
     """The matrix as float32."""
     return self.w.astype(jnp.float32)
@@ -48,6 +54,11 @@ class Coded(base.Operator):
   def shape(self):
     """(in, out)."""
     return jax.eval_shape(lambda: self._unpacked).shape[-2:]
+
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return math.prod(jax.eval_shape(lambda: self._unpacked).shape)
 
   def dense(self):
     """The decoded matrix, float32."""

@@ -21,6 +21,11 @@ class Sum(base.Operator):
     """(in, out)."""
     return self.a.shape
 
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return self.a.size
+
   def dense(self):
     """The sum of the matrices."""
     return self.a.dense() + self.b.dense()
@@ -42,6 +47,11 @@ class Scaled(base.Operator):
   def shape(self):
     """(in, out)."""
     return self.op.shape
+
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return self.op.size
 
   def dense(self):
     """The scaled matrix."""
@@ -83,6 +93,11 @@ class Rotated(base.Operator):
     """(in, out)."""
     return self.op.shape
 
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return self.op.size
+
   def dense(self):
     """L W R."""
     w = self.op.dense()
@@ -108,6 +123,11 @@ class Permuted(base.Operator):
   def shape(self):
     """(in, out)."""
     return self.op.shape
+
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return self.op.size
 
   def dense(self):
     """W with its rows put back in place."""
@@ -157,6 +177,11 @@ class QuantizeInput(base.Operator):
   def shape(self):
     """(in, out)."""
     return self.op.shape
+
+  @property
+  def size(self):
+    """Number of weights, stacked layers included."""
+    return self.op.size
 
   def dense(self):
     """The matrix behind the quantization."""

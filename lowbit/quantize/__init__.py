@@ -1,5 +1,6 @@
 """How a tensor maps onto a format: specs, scales, QTensor, packing."""
 
+from lowbit import packages
 from lowbit.quantize.blocking import Blocks
 from lowbit.quantize.estimators import (
   Estimator,
@@ -49,3 +50,5 @@ __all__ = [
   'unpack',
   'wide_scales',
 ]
+
+packages.make_callable(__name__, quantize)

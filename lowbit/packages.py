@@ -1,0 +1,16 @@
+"""Packages that are called by the name of their main function.
+
+`lb.quantize(x, spec)` is a function of the public surface, `lowbit.quantize`
+the package it lives in. Both are one object: a module whose class has a call.
+"""
+
+import sys
+import types
+from collections.abc import Callable
+
+
+def make_callable(name: str, function: Callable) -> None:
+  """Makes the imported package `name` callable as `function`."""
+  members = {'__call__': staticmethod(function), '__wrapped__': function}
+  module = sys.modules[name]
+  module.__class__ = type('CallablePackage', (types.ModuleType,), members)

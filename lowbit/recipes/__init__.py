@@ -1,0 +1,12 @@
+"""One function a paper -> Recipe."""
+
+from lowbit.recipes.weights import (
+  awq,
+  floating,
+  gptq,
+  nearest,
+  quarot,
+  smoothquant,
+)
+
+__all__ = ['awq', 'floating', 'gptq', 'nearest', 'quarot', 'smoothquant']
