@@ -11,6 +11,11 @@ from collections.abc import Callable
 
 def make_callable(name: str, function: Callable) -> None:
   """Makes the imported package `name` callable as `function`."""
-  members = {'__call__': staticmethod(function), '__wrapped__': function}
+  # As static methods, or else the first argument is taken for a self.
+  static = staticmethod(function)
   module = sys.modules[name]
-  module.__class__ = type('CallablePackage', (types.ModuleType,), members)
+  module.__class__ = type(
+    'CallablePackage',
+    (types.ModuleType,),
+    {'__call__': static, '__wrapped__': static},
+  )

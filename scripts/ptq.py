@@ -1,0 +1,67 @@
+"""Calibrates, quantizes and evaluates recipes on a decoder language model.
+
+python scripts/ptq.py
+python scripts/ptq.py --config.recipe=gptq --config.weight=int3@g64
+"""
+
+import pathlib
+import time
+
+import rich.console
+import rich.progress
+from absl import app, flags
+from ml_collections import config_flags
+
+from lowbit.experiment import ptq, report
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', str(_ROOT / 'configs/ptq/default.py'), 'What to run.'
+)
+_OUT = flags.DEFINE_string(
+  'out', 'results/ptq', 'Folder for results.jsonl and the picture.'
+)
+
+
+def main(argv):
+  """Runs what is not finished yet, and shows all as a table and a picture."""
+  if argv[1:]:
+    raise app.UsageError(f'Unknown arguments {argv[1:]}.')
+  config, start = _CONFIG.value, time.monotonic()
+  console = rich.console.Console()
+  try:
+    if config.picture:
+      report.check_plots()
+    job = ptq.Job(config, pathlib.Path(_OUT.value))
+  except (ValueError, TypeError, ImportError) as error:
+    raise app.UsageError(str(error)) from error
+  rows = []
+  with rich.progress.Progress(console=console) as progress:
+    task = progress.add_task('Starting', total=len(job.runs))
+    show = lambda text: progress.update(task, description=text)
+    for row in job.rows(show):
+      rows.append(row)
+      progress.advance(task)
+      if not console.is_terminal:
+        console.print(f'{row["recipe"]}: {row["bits_per_byte"]:.4f}')
+  _report(console, rows, job, time.monotonic() - start)
+
+
+def _report(console, rows, job, seconds):
+  windows, length = job.config.windows, job.config.sequence
+  console.print(
+    report.table(rows, f'{windows} windows of {length} bytes, held out')
+  )
+  console.print(
+    f'Noise of bits/byte itself (8 shards): ± {rows[0]["noise"]:.4f}; the '
+    'change is paired by window. * Pareto front. '
+    f'{seconds:.0f} s in all.'
+  )
+  console.print(f'Rows: {job.out / "results.jsonl"}')
+  if job.config.picture:
+    report.plot_pareto(rows, job.out / 'pareto.png')
+    console.print(f'Picture: {job.out / "pareto.png"}')
+
+
+if __name__ == '__main__':
+  app.run(main)
