@@ -249,8 +249,8 @@ class Float32(base.Format):
 class E8M0(base.Format):
   """Powers of two: code c means 2^(c - 127), 255 means NaN. No sign, no zero.
 
-  The scale of OCP Microscaling v1.0. 'nearest' rounds in the value, ties to
-  the even code, as ml_dtypes does. Zero, negative values and values below
+  The scale of OCP Microscaling v1.0. 'nearest' rounds in the value, ties go
+  up, as in ml_dtypes. Zero, negative values and values below
   2^-127 take code 0; values that round above 2^127 and infinities are NaN.
   XLA flushes 2^-127 to zero, so that lowbit's scales never go below 2^-126.
   """
@@ -274,9 +274,7 @@ class E8M0(base.Format):
     xp = base.namespace(x)
     v = base.to_float32(x)
     bits = v.view(np.int32)
-    if rounding == 'nearest':
-      bits = bits + np.int32(2**22 - 1) + ((bits >> np.int32(23)) & np.int32(1))
-    elif rounding == 'away':
+    if rounding in ('nearest', 'away'):
       bits = bits + np.int32(2**22)
     elif rounding == 'stochastic':
       bits = bits + base.astype(xp.floor(noise * np.float32(2**23)), np.int32)

@@ -47,18 +47,29 @@ class Table(base.Format):
     """Every code in use."""
     return np.arange(len(self.table)).astype(self.code_dtype)
 
-  def _count(self, v, edges: np.ndarray, even_up: bool):
-    """How many edges lie below v; at edge i, whether it counts."""
+  def _edges(self, rounding: str) -> np.ndarray:
+    """The smallest float32 that takes each code but the first."""
+    values = np.asarray(self.table, np.float64)
+    if rounding in ('stochastic', 'floor'):
+      return values[1:].astype(np.float32)
+    middles = (values[1:] + values[:-1]) / 2
+    if rounding == 'away':
+      tie_up = middles > 0
+    else:
+      tie_up = np.arange(len(middles)) % 2 == 1
+    edges = middles.astype(np.float32)
+    below = np.where(tie_up, edges < middles, edges <= middles)
+    return np.where(below, np.nextafter(edges, np.float32(np.inf)), edges)
+
+  def _count(self, v, edges: np.ndarray):
+    """How many edges are at most v."""
     xp = base.namespace(v)
     if len(edges) > DENSE:
-      side = 'right' if even_up else 'left'
-      return base.astype(
-        xp.searchsorted(xp.asarray(edges), v, side=side), np.int32
-      )
+      count = xp.searchsorted(xp.asarray(edges), v, side='right')
+      return base.astype(count, np.int32)
     count = xp.zeros(v.shape, np.int32)
-    for i, edge in enumerate(edges):
-      above = v >= edge if even_up and i % 2 else v > edge
-      count = count + base.astype(above, np.int32)
+    for edge in edges:
+      count = count + base.astype(v >= edge, np.int32)
     return count
 
   def encode(self, x, rounding='nearest', noise=None):
@@ -69,22 +80,12 @@ class Table(base.Format):
     zero = np.abs(np.asarray(self.table)).argmin()
     v = xp.where(xp.isnan(v), np.float32(self.table[zero]), v)
     v = xp.clip(v, np.float32(self.table[0]), np.float32(self.table[-1]))
-    values = np.asarray(self.table, np.float64)
-    if rounding in ('nearest', 'away'):
-      middles = ((values[1:] + values[:-1]) / 2).astype(np.float32)
-      if rounding == 'away':
-        middles = np.where(
-          middles > 0, np.nextafter(middles, np.float32(-np.inf)), middles
-        )
-      code = self._count(v, middles, rounding == 'nearest')
-    else:
-      edges = np.nextafter(values[1:].astype(np.float32), np.float32(-np.inf))
-      code = self._count(v, edges, False)
-      if rounding == 'stochastic':
-        high = xp.minimum(code + np.int32(1), np.int32(len(values) - 1))
-        low_v, high_v = self.decode(code), self.decode(high)
-        span = xp.where(high_v > low_v, high_v - low_v, np.float32(1))
-        code = xp.where(noise < (v - low_v) / span, high, code)
+    code = self._count(v, self._edges(rounding))
+    if rounding == 'stochastic':
+      high = xp.minimum(code + np.int32(1), np.int32(len(self.table) - 1))
+      low_v, high_v = self.decode(code), self.decode(high)
+      span = xp.where(high_v > low_v, high_v - low_v, np.float32(1))
+      code = xp.where(noise < (v - low_v) / span, high, code)
     return base.astype(code, self.code_dtype)
 
   def decode(self, codes):

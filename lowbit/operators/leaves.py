@@ -104,16 +104,16 @@ class Sparse(base.Operator):
   rows: jax.Array  # int32 [n], into in.
   columns: jax.Array  # int32 [n], into out.
   values: jax.Array  # [n].
-  size: tuple[int, int] = dataclasses.field(metadata={'static': True})
+  dims: tuple[int, int] = dataclasses.field(metadata={'static': True})  # Shape.
 
   @property
   def shape(self):
     """(in, out)."""
-    return self.size
+    return self.dims
 
   def dense(self):
     """The matrix, zeros where there is no entry."""
-    zeros = jnp.zeros(self.size, jnp.float32)
+    zeros = jnp.zeros(self.dims, jnp.float32)
     return zeros.at[self.rows, self.columns].add(
       self.values.astype(jnp.float32)
     )

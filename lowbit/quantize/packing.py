@@ -7,6 +7,7 @@ share a byte, as base-3 digits, planar too. Tails are zeros.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -47,6 +48,7 @@ def packed_size(fmt: formats.Format, size: int) -> int:
   return sum(math.ceil(size * w / 8) for w in planes(fmt.bits))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def pack_codes(codes: jax.Array, bits: int) -> jax.Array:
   """Packs the last axis: uint8 codes [..., n] below 2^bits -> uint8 bytes."""
   parts, shift = [], 0
@@ -62,6 +64,7 @@ def pack_codes(codes: jax.Array, bits: int) -> jax.Array:
   return jnp.concatenate(parts, axis=-1)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def unpack_codes(words: jax.Array, bits: int, size: int) -> jax.Array:
   """The inverse of `pack_codes`, for `size` codes: uint8 [..., size]."""
   codes = jnp.zeros((*words.shape[:-1], size), jnp.uint8)
@@ -112,13 +115,17 @@ def pack(q: qtensor.QTensor) -> PackedQTensor:
     ValueError: For codes wider than 8 bits, which are left as they are, and
       for scalars.
   """
-  fmt = q.spec.format
-  if fmt.bits > 8 or q.ndim == 0:
+  if q.spec.format.bits > 8 or q.ndim == 0:
     raise ValueError(
       f'Only arrays with codes of at most 8 bits are packed, got {q.spec} of '
       f'shape {q.shape}. Wider codes are whole bytes already.'
     )
-  axis = q.axis[-1]
+  return _pack(q)
+
+
+@jax.jit
+def _pack(q: qtensor.QTensor) -> PackedQTensor:
+  fmt, axis = q.spec.format, q.axis[-1]
   codes = jnp.moveaxis(q.codes, axis, -1)
   if fmt.storage_bits == 1.6:
     words = pack_ternary((codes + np.int8(1)).astype(jnp.uint8))
@@ -135,6 +142,7 @@ def pack(q: qtensor.QTensor) -> PackedQTensor:
   )
 
 
+@jax.jit
 def unpack(p: PackedQTensor) -> qtensor.QTensor:
   """The `QTensor` that was packed."""
   fmt = p.spec.format

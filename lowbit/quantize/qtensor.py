@@ -1,6 +1,7 @@
 """QTensor, and the way there and back."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -94,9 +95,15 @@ def quantize(
   """
   spec = spec_lib.Spec.parse(spec)
   check_float(x)
+  _check_key(spec.rounding, key)
   axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
   blocks = blocks_of(x.shape, spec, axis)
-  xb = blocks.split(jnp.asarray(x, jnp.float32))
+  return _quantize(jnp.asarray(x), key, spec, axis, blocks)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _quantize(x, key, spec, axis, blocks) -> QTensor:
+  xb = blocks.split(x.astype(jnp.float32))
   scale, zero = _fit(xb, spec, blocks, axis)
   codes = _encode(xb, scale, zero, spec, blocks, key)
   return QTensor(codes, scale, zero, spec, axis)
@@ -107,8 +114,14 @@ def quantize_with(
 ) -> QTensor:
   """Quantizes `x` with the scales, spec and axis of `like` (same shape)."""
   check_float(x)
+  _check_key(like.spec.rounding, key)
   blocks = blocks_of(x.shape, like.spec, like.axis)
-  xb = blocks.split(jnp.asarray(x, jnp.float32))
+  return _quantize_with(jnp.asarray(x), like, key, blocks)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _quantize_with(x, like, key, blocks) -> QTensor:
+  xb = blocks.split(x.astype(jnp.float32))
   codes = _encode(xb, like.scale, like.zero, like.spec, blocks, key)
   return dataclasses.replace(like, codes=codes)
 
@@ -162,21 +175,20 @@ def _encode(xb, scale, zero, spec, blocks, key):
   step = blocks.spread(scales_of(like))
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
   y = xb / jnp.where(step == 0, jnp.inf, step)
-  noise = _noise(spec.rounding, key, y.shape)
+  noise = None if key is None else jax.random.uniform(key, y.shape)
   if zero is not None:
     y = jnp.rint(y) if spec.rounding == 'nearest' else y
     y = y + blocks.spread(zero.astype(jnp.float32))
   return blocks.merge(spec.format.encode(y, spec.rounding, noise))
 
 
-def _noise(rounding: str, key, shape):
+def _check_key(rounding: str, key) -> None:
   if (rounding == 'stochastic') != (key is not None):
     raise ValueError(
       "`key` goes with rounding='stochastic', and only with it; got rounding="
       f'{rounding!r} and key={"None" if key is None else "given"}. Pass '
       'key=jax.random.key(seed), or use ~stochastic in the spec.'
     )
-  return None if key is None else jax.random.uniform(key, shape)
 
 
 def _blocks(q: QTensor) -> blocking.Blocks:
@@ -194,6 +206,7 @@ def _blocks(q: QTensor) -> blocking.Blocks:
   return blocking.Blocks(shape, tuple(lengths))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
   """Decodes a `QTensor` to an array of its shape, computed in float32."""
   blocks = _blocks(q)

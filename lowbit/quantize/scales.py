@@ -41,6 +41,15 @@ def guard(scale: jax.Array, amax: jax.Array) -> jax.Array:
   return jnp.where(jnp.isfinite(amax), scale, jnp.nan)
 
 
+def reciprocal(value: float) -> np.float32:
+  """1 / value in float32, to multiply by.
+
+  XLA may turn a division by a constant into this product, and may not: written
+  out, scales have the same bits in every program.
+  """
+  return np.float32(1) / np.float32(value)
+
+
 def absmax(x: jax.Array, axes: Axes) -> jax.Array:
   """The largest magnitude of each block, `axes` kept; NaN where one is."""
   return jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
@@ -60,7 +69,7 @@ class Absmax:
   def __call__(self, x, fmt, axes):
     """Returns absmax / scale_target for each block."""
     amax = absmax(x, axes)
-    return guard(amax / np.float32(fmt.scale_target), amax)
+    return guard(amax * reciprocal(fmt.scale_target), amax)
 
   def range(self, x, axes):
     """Returns (min(x, 0), max(x, 0)) for each block."""
@@ -108,7 +117,7 @@ class Percentile:
     # A block that is mostly zeros has percentile 0: fall back to its absmax.
     amax = absmax(x, axes)
     high = jnp.where(high > 0, high, amax)
-    return guard(high / np.float32(fmt.scale_target), amax)
+    return guard(high * reciprocal(fmt.scale_target), amax)
 
   def range(self, x, axes):
     """Returns the two-sided percentile range, widened to hold 0."""
@@ -271,7 +280,7 @@ def affine(x: jax.Array, levels: int, rule: Rule, axes: Axes):
 
 
 def _affine(low, high, levels):
-  scale = guard((high - low) / np.float32(levels), high - low)
+  scale = guard((high - low) * reciprocal(levels), high - low)
   zero = jnp.clip(jnp.rint(-low / scale), 0, levels)
   return scale, zero
 
