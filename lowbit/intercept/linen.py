@@ -54,7 +54,8 @@ def _call(module: nn.Module, method: str, x, found) -> Call:
 
   def weight_shape():
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    shapes = jax.eval_shape(copy.init, key, x)['params']
+    init = functools.partial(copy.init, method=method)
+    shapes = jax.eval_shape(init, key, x)['params']
     return shapes[found.weight].shape
 
   def inject(dot_general):
@@ -235,19 +236,17 @@ def serve(call: Call) -> jax.Array:
     leaf = quantize.unpack(leaf)
   if not isinstance(leaf, operators.Operator | quantize.QTensor):
     return call.own(leaf, x)
-  if call.inject and (isinstance(leaf, operators.Operator) or leaf.ndim == 2):
-    op = operators.as_operator(leaf)
+  op = leaf
+  if isinstance(leaf, quantize.QTensor):
+    op = operators.Coded(leaf)
+  # A QTensor of more than two axes is no matrix: its layer decodes it whole.
+  if call.inject and math.prod(op.shape) == op.size:
     return call.inject(functools.partial(_dot_general, op))
-  if isinstance(leaf, operators.QuantizeInput):
+  if isinstance(op, operators.QuantizeInput):
     if call.found.input_axes is not None:
-      x = quantize.fake_quantize(x, leaf.spec, call.found.input_axes)
-    leaf = leaf.op
-  dense = (
-    quantize.dequantize(leaf)
-    if isinstance(leaf, quantize.QTensor)
-    else leaf.dense()
-  )
-  dense = dense.reshape(call.weight_shape())
+      x = quantize.fake_quantize(x, op.spec, call.found.input_axes)
+    op = op.op
+  dense = op.dense().reshape(call.weight_shape())
   return call.own(dense.astype(call.module.param_dtype), x)
 
 

@@ -99,7 +99,10 @@ def test_bad_input():
     }
     with pytest.raises(ValueError, match='head/kernel holds NaN or Inf'):
       lb.quantize_model(MODEL, broken, recipe, [TOKENS])
-  broken = {**PARAMS, 'head': {'kernel': PARAMS['head']['kernel'] + 0j}}
+  broken = {
+    **PARAMS,
+    'head': {'kernel': PARAMS['head']['kernel'].astype(jnp.complex64)},
+  }
   with pytest.raises(TypeError, match='complex'):
     lb.quantize_model(MODEL, broken, recipe, [TOKENS])
   with pytest.raises(ValueError, match='needs statistics'):

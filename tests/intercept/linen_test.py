@@ -27,11 +27,9 @@ LAYERS = {
 class Wrapper(nn.Module):
   layer: nn.Module
 
-  def setup(self):
-    self.inner = self.layer
-
+  @nn.compact
   def __call__(self, x):
-    return self.inner(x)
+    return self.layer(x)
 
 
 class ByHand(nn.Module):
@@ -63,16 +61,16 @@ def test_simulate_is_fake_quantized_weights(name):
   model = Wrapper(LAYERS[name])
   params = model.init(jax.random.key(1), X)['params']
   got = lb.apply(model, params, X, recipe=recipe('int4@channel', 'int8@tensor'))
-  kernel = params['inner']['kernel']
+  kernel = params['layer']['kernel']
   axes = {'general over two axes': (0, 1), 'general': 0, 'einsum': 0}.get(
     name, tuple(range(kernel.ndim - 1))
   )
   quiet = {
-    **params['inner'],
+    **params['layer'],
     'kernel': lb.fake_quantize(kernel, 'int4@channel', axes),
   }
   want = model.apply(
-    {'params': {'inner': quiet}}, lb.fake_quantize(X, 'int8@tensor')
+    {'params': {'layer': quiet}}, lb.fake_quantize(X, 'int8@tensor')
   )
   chex.assert_trees_all_close(got, want, atol=1e-6)
 
@@ -84,7 +82,7 @@ def test_serve_equals_simulate(name, activation):
   params = model.init(jax.random.key(1), X)['params']
   rules = recipe('int8@channel', activation)
   served = lb.quantize_model(model, params, rules, [X])
-  assert not isinstance(served['inner']['kernel'], jax.Array)
+  assert not isinstance(served['layer']['kernel'], jax.Array)
   got = jax.jit(lambda p, x: lb.apply(model, p, x))(served, X)
   want = lb.apply(model, params, X, recipe=rules)
   chex.assert_trees_all_close(got, want, atol=1e-4)
@@ -95,13 +93,13 @@ def test_serve_equals_simulate(name, activation):
 def test_recorded_statistics_are_those_of_the_product(name):
   model = Wrapper(LAYERS[name])
   params = model.init(jax.random.key(1), X)['params']
-  stats = lb.calibrate(model, params, [X, 2 * X])['inner/kernel']
-  kernel = params['inner']['kernel']
+  stats = lb.calibrate(model, params, [X, 2 * X])['layer/kernel']
+  kernel = params['layer']['kernel']
   out = {'general': 2, 'einsum': 2}.get(name, 1)
   matrix = kernel.reshape(int(np.prod(kernel.shape[:-out])), -1)
   assert stats.hessian.shape == (matrix.shape[0],) * 2
   zero = jax.tree.map(jnp.zeros_like, params)
-  zero['inner']['kernel'] = kernel
+  zero['layer']['kernel'] = kernel
   y = model.apply({'params': zero}, jnp.concatenate([X, 2 * X]))
   y = y.reshape(-1, matrix.shape[1])
   assert float(stats.count) == len(y)
@@ -223,9 +221,8 @@ def test_precision_and_preferred_type_reach_the_product():
   params = model.init(jax.random.key(1), X)['params']
   seen.clear()
   lb.apply(model, params, X, recipe=recipe())
-  assert [k['precision'] for k in seen] and all(
-    'HIGHEST' in str(k['precision']).upper() for k in seen
-  )
+  assert seen
+  assert all('HIGHEST' in str(k['precision']).upper() for k in seen)
   served = lb.quantize_model(model, params, recipe(), [X])
   text = str(jax.make_jaxpr(lambda p: lb.apply(model, p, X))(served))
   assert 'HIGHEST' in text
@@ -264,10 +261,10 @@ def test_packed_leaves_are_served():
   served = lb.quantize_model(model, params, recipe('int3@g8'), [X])
   packed = jax.tree.map(
     lambda op: op.pack(),
-    served['inner']['kernel'],
+    served['layer']['kernel'],
     is_leaf=lambda x: isinstance(x, operators.Coded),
   )
-  other = {'inner': {**served['inner'], 'kernel': packed}}
+  other = {'layer': {**served['layer'], 'kernel': packed}}
   chex.assert_trees_all_equal(
     lb.apply(model, other, X), lb.apply(model, served, X)
   )

@@ -85,7 +85,7 @@ def test_dynamic_groups():
   h = solvers.observe(x).hessian
   q = solvers.gptq(w, h, 'int3z@g32', dynamic_groups=True)
   small = solvers.gptq(w, h, 'int3z@g32', dynamic_groups=True, block=8)
-  chex.assert_trees_all_equal(q.scale, small.scale)
+  chex.assert_trees_all_close(q.scale, small.scale, rtol=1e-5)
   assert error(x, w, q) < error(x, w, solvers.nearest(w, 'int3z@g32'))
   with pytest.raises(ValueError, match='dynamic_groups'):
     solvers.gptq(w, h, 'int3z@channel', dynamic_groups=True)
