@@ -25,10 +25,10 @@ def get_config() -> ml_collections.ConfigDict:
         extra='',  # One more text to train on.
       ),
       sequence=256,  # Bytes a window.
-      batch=16,  # Windows a step.
-      steps=6000,
+      batch=8,  # Windows a step.
+      steps=3500,
       warmup=200,
-      decay_steps=1500,  # The learning rate falls to 0 over these last steps.
+      decay_steps=1000,  # The learning rate falls to 0 over these last steps.
       learning_rate=2e-3,
       weight_decay=0.1,
       checkpoint_every=250,

@@ -86,7 +86,7 @@ def make_step(config, model: decoder.Decoder) -> Callable:
     nats, grads = jax.value_and_grad(loss_fn)(state.params, tokens)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {'loss_nats': nats, 'gradient_norm': optax.global_norm(grads)}
+    metrics = {'loss_nats': nats, 'gradient_norm': optax.tree.norm(grads)}
     return TrainState(state.step + 1, params, opt_state), metrics
 
   return step

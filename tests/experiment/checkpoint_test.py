@@ -1,0 +1,41 @@
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import lowbit as lb
+from lowbit import operators
+from lowbit.experiment import checkpoint
+
+X = jax.random.normal(jax.random.key(0), (64, 32))
+
+
+@pytest.mark.parametrize('pack', [False, True])
+def test_quantized_params_come_back(tmp_path, pack):
+  q = {n: lb.quantize(X, n, axis=0) for n in ('nvfp4', 'int3z@g16', 'mxfp4')}
+  if pack:
+    q = {n: lb.pack(v) for n, v in q.items()}
+  tree = {'a': {n: operators.Coded(v) for n, v in q.items()}, 'b': X}
+  checkpoint.save(tmp_path / 'c', tree)
+  like = jax.eval_shape(lambda: tree)
+  back = checkpoint.restore(tmp_path / 'c', like)
+  chex.assert_trees_all_equal(back, tree)
+  chex.assert_trees_all_equal(
+    lb.matmul(X.T, back['a']['nvfp4']), lb.matmul(X.T, tree['a']['nvfp4'])
+  )
+
+
+def test_errors_name_the_paths(tmp_path):
+  checkpoint.save(tmp_path / 'c', {'a': X, 'b': X})
+  with pytest.raises(ValueError, match='exists'):
+    checkpoint.save(tmp_path / 'c', {'a': X})
+  for like, hint in (
+    ({'a': X}, r"unknown \[\"\['b'\]\"\]"),
+    ({'a': X, 'b': X, 'c': X}, r"missing \[\"\['c'\]\"\]"),
+    ({'a': X, 'b': X[:3]}, r"\['b'\]: float32 .*64, 32.*not float32 \(3, 32"),
+    ({'a': X, 'b': X.astype(jnp.bfloat16)}, 'not bfloat16'),
+  ):
+    with pytest.raises(ValueError, match=hint):
+      checkpoint.restore(tmp_path / 'c', like)
+  with pytest.raises(ValueError, match='not a finished checkpoint'):
+    checkpoint.restore(tmp_path / 'none', {'a': X})

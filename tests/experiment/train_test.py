@@ -1,0 +1,82 @@
+import chex
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from lowbit.experiment import train
+
+
+def config(path, **changes):
+  return ml_collections.ConfigDict(
+    {
+      'seed': 0,
+      'sequence': 16,
+      'batch': 4,
+      'steps': 20,
+      'warmup': 2,
+      'decay_steps': 5,
+      'learning_rate': 1e-2,
+      'weight_decay': 0.1,
+      'checkpoint_every': 10,
+      'evaluate_every': 10,
+      'data': {'path': str(path), 'extra': ''},
+      'model': {
+        'width': 16,
+        'layers': 1,
+        'heads': 2,
+        'kv_heads': 1,
+        'head_dim': 8,
+        'hidden': 24,
+        'vocab': 256,
+      },
+      **changes,
+    }
+  )
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+  # optax's own Adam promotes implicitly.
+  standard = jax.numpy_dtype_promotion('standard')
+  with standard, jax.numpy_rank_promotion('allow'):
+    yield
+
+
+@pytest.fixture
+def path(tmp_path):
+  file = tmp_path / 'text.txt'
+  file.write_text('the cat sat on the mat and looked at the rat. ' * 800)
+  return file
+
+
+def test_loss_falls_and_a_killed_run_ends_the_same(path):
+  c, rows, saved = config(path), [], []
+  whole = train.run(c, saved.append, lambda s: s, rows.append)
+  # Steps donate their state: what was saved at step 10 must be rebuilt.
+  copies = []
+  keep = lambda s: copies.append(jax.tree.map(np.array, s))
+  train.run(c, keep, lambda s: s, rows.append)
+  again = train.run(
+    c,
+    keep,
+    lambda s: train.TrainState(*jax.tree.map(jax.numpy.asarray, copies[0])),
+    rows.append,
+  )
+  assert int(copies[0].step) == 10
+  chex.assert_trees_all_equal(again.params, whole.params)
+  assert rows[1]['bits_per_byte'] < 0.8 * 8
+
+
+def test_schedule():
+  f = train.schedule(1.0, 10, 100, 20)
+  assert [round(float(f(i)), 3) for i in (0, 5, 10, 79, 90, 100)] == [
+    0,
+    0.5,
+    1,
+    1,
+    0.5,
+    0,
+  ]
+  with pytest.raises(ValueError, match='Shorten'):
+    train.schedule(1.0, 10, 20, 20)
