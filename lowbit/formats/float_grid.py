@@ -20,7 +20,7 @@ def round_to_float_grid(
   Args:
     x: Float array.
     mantissa_bits: M in [0, 23], a Python int or a traced int32.
-    min_exponent: Exponent of the smallest normal number, in [-126, 127].
+    min_exponent: Exponent of the smallest normal number, in [-126, 126].
     max_value: Largest magnitude; larger results saturate to it.
     rounding: See `base.Format.encode`. For M = 0, 'nearest' sends a tie to
       the even float32 exponent field.
@@ -84,15 +84,15 @@ def _round_fixed(xp, magnitude, mantissa_bits, min_exponent, rounding, noise):
   """Rounds to multiples of 2^(min_exponent - M)."""
   exponent = _asarray(xp, min_exponent, np.int32)
   mantissa = _asarray(xp, mantissa_bits, np.int32)
-  # Two factors each way, because 2^(M - min_exponent) may exceed float32. The
-  # operand is limited so that the branch not taken does not overflow.
+  # The limits of 1 change nothing. They stand between two factors that XLA
+  # would otherwise fold into one, which may be infinite or flushed to zero.
+  one = np.float32(1)
   magnitude = xp.minimum(magnitude, _exp2(xp, exponent))
-  lift = xp.minimum(-exponent, np.int32(126))
-  rest = -exponent - lift
-  v = magnitude * _exp2(xp, lift) * _exp2(xp, rest) * _exp2(xp, mantissa)
+  fraction = xp.minimum(magnitude * _exp2(xp, -exponent), one)
+  v = fraction * _exp2(xp, mantissa)
   if rounding in ('stochastic', 'floor'):
     low = xp.floor(v)
-    v = low + base.astype(v - low > np.float32(1) - noise, np.float32)
+    v = low + base.astype(v - low > one - noise, np.float32)
   else:
     v = base.round_to_integer(v, rounding)
-  return v * _exp2(xp, -mantissa) * _exp2(xp, exponent)
+  return xp.minimum(v * _exp2(xp, -mantissa), one) * _exp2(xp, exponent)

@@ -61,7 +61,7 @@ class Minifloat(base.Format):
     if self.bias is None:
       bias = 2 ** (e - 1) - 1 + (self.specials == 'fnuz')
       object.__setattr__(self, 'bias', bias)
-    if self.min_exponent < -126 or self._top_exponent > 127:
+    if not -126 <= self.min_exponent <= 126 or self._top_exponent > 127:
       raise ValueError(
         f'e{e}m{m} with bias {self.bias} leaves the range of float32, in which '
         'lowbit computes.'
@@ -158,16 +158,15 @@ class Minifloat(base.Format):
     normal = (magnitude.view(np.int32) >> np.int32(23 - self.mantissa)) - (
       np.int32((127 - self.bias) << self.mantissa)
     )
-    lift = -self.min_exponent  # In two factors, for the sake of bfloat16.
-    small = xp.where(
-      magnitude < np.float32(2.0**self.min_exponent), magnitude, np.float32(0)
+    smallest = np.float32(2.0**self.min_exponent)
+    fraction = xp.minimum(  # See `float_grid._round_fixed` for the limit of 1.
+      xp.minimum(magnitude, smallest) * np.float32(2.0**-self.min_exponent),
+      np.float32(1),
     )
     subnormal = base.astype(
-      small * np.float32(2.0**lift) * np.float32(2.0**self.mantissa), np.int32
+      fraction * np.float32(2.0**self.mantissa), np.int32
     )
-    code = xp.where(
-      magnitude >= np.float32(2.0**self.min_exponent), normal, subnormal
-    )
+    code = xp.where(magnitude >= smallest, normal, subnormal)
     if self._inf_code is not None:
       code = xp.where(xp.isinf(y), np.int32(self._inf_code), code)
     if self._nan_code is not None:
