@@ -1,6 +1,7 @@
 """Bits per byte of a language model, against its float self, with the noise."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from lowbit import calibrate
-from lowbit.models import loss
+from lowbit import calibrate, operators
 
 LN2 = math.log(2)
 
@@ -31,34 +31,38 @@ class Reference:
   log_p: tuple[jax.Array, ...]  # float32 [batch, time - 1, vocab] each.
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _log_p(model, params, tokens) -> jax.Array:
+  logits = calibrate.apply(model, params, tokens)
+  return jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(model, params, tokens, log_p) -> tuple[jax.Array, jax.Array]:
+  """Bits per byte and KL of each window."""
+  log_q = _log_p(model, params, tokens)
+  nats = -jnp.take_along_axis(log_q, tokens[:, 1:, None], axis=-1)
+  kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+  return jnp.mean(nats, axis=(1, 2)) / LN2, jnp.mean(kl, axis=-1)
+
+
 def reference(model: nn.Module, params, batches: Iterable) -> Reference:
   """Runs the float model once over all batches."""
   batches = tuple(np.asarray(b) for b in batches)
-
-  @jax.jit
-  def run(params, tokens):
-    logits = calibrate.apply(model, params, tokens)
-    return jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
-
-  return Reference(batches, tuple(run(params, b) for b in batches))
+  return Reference(batches, tuple(_log_p(model, params, b) for b in batches))
 
 
 def score(model: nn.Module, params, ref: Reference) -> Scores:
   """Serves `params` (float, or with operators) over the reference's batches.
 
+  Codes are decoded once, not for each batch; so all recipes of weights alone
+  share one compiled program.
+
   Returns:
     `Scores`, one entry a window, in the order of the batches.
   """
-
-  @jax.jit
-  def run(params, tokens, log_p):
-    logits = calibrate.apply(model, params, tokens)
-    nats = loss.next_token_nats(logits, tokens)
-    log_q = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
-    kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
-    return jnp.mean(nats, axis=-1) / LN2, jnp.mean(kl, axis=-1)
-
-  parts = [run(params, b, p) for b, p in zip(ref.batches, ref.log_p)]
+  params = operators.decode(params)
+  parts = [_score(model, params, b, p) for b, p in zip(ref.batches, ref.log_p)]
   bits, kl = (
     np.concatenate([np.asarray(p[i], np.float64) for p in parts])
     for i in range(2)

@@ -108,51 +108,57 @@ def evaluate(model, params, rows: np.ndarray, batch: int = 16) -> np.ndarray:
   return np.concatenate([np.asarray(p, np.float64) for p in parts])
 
 
-def run(config, save, restore, log: Callable[[dict], None]) -> TrainState:
+def run(
+  config,
+  save: Callable[[TrainState], None],
+  restore: Callable[[TrainState], TrainState],
+  log: Callable[[dict], None],
+  progress: Callable[[int], None] = lambda step: None,
+) -> TrainState:
   """Trains to config.steps.
 
   Args:
     config: `configs/pretrain/embedded.py` names the fields.
-    save: Called with a `TrainState` every config.checkpoint_every steps, and at
-      the end.
+    save: Called every config.checkpoint_every steps, and at the end.
     restore: Maps the initial state to the newest saved one, or to itself.
     log: Called with a row (step, bytes, bits per byte, ...) every
       config.evaluate_every steps.
+    progress: Called with the number of steps done, after each.
 
   Returns:
     The last state.
   """
   model = decoder.Decoder(decoder.DecoderConfig(**config.model))
-  texts = text.load(config.data.path) + (
-    text.load(config.data.extra) if config.data.extra else ()
-  )
+  texts = text.load(config.data.path)
+  held_out = text.sample(texts, 'calibration', 32, config.sequence)
+  if config.data.extra:
+    texts = texts + text.load(config.data.extra)
   pieces = [piece for t in texts for piece in text.split(t, 'train')]
-  held_out = text.sample(
-    text.load(config.data.path), 'calibration', 32, config.sequence
-  )
   state = restore(init(config, model))
   step_fn = make_step(config, model)
   start, begun = int(state.step), time.monotonic()
-  for i in range(start, config.steps):
+  for done in range(start + 1, config.steps + 1):
     tokens = text.training_batch(
-      pieces, i, config.batch, config.sequence, config.seed
+      pieces, done - 1, config.batch, config.sequence, config.seed
     )
     state, metrics = step_fn(state, tokens)
-    done = i + 1
+    progress(done)
     last = done == config.steps
     if done % config.evaluate_every == 0 or last:
-      log(
-        {
-          'step': done,
-          'bytes': done * config.batch * config.sequence,
-          'train_bits_per_byte': float(metrics['loss_nats']) / LN2,
-          'bits_per_byte': float(
-            evaluate(model, state.params, held_out).mean()
-          ),
-          'gradient_norm': float(metrics['gradient_norm']),
-          'steps_per_second': (done - start) / (time.monotonic() - begun),
-        }
-      )
+      speed = (done - start) / (time.monotonic() - begun)
+      log(_row(config, model, state, metrics, held_out, speed))
     if done % config.checkpoint_every == 0 or last:
       save(state)
   return state
+
+
+def _row(config, model, state, metrics, held_out, speed) -> dict:
+  step = int(state.step)
+  return {
+    'step': step,
+    'bytes': step * config.batch * config.sequence,
+    'train_bits_per_byte': float(metrics['loss_nats']) / LN2,
+    'bits_per_byte': float(evaluate(model, state.params, held_out).mean()),
+    'gradient_norm': float(metrics['gradient_norm']),
+    'steps_per_second': speed,
+  }

@@ -163,9 +163,7 @@ class Minifloat(base.Format):
       xp.minimum(magnitude, smallest) * np.float32(2.0**-self.min_exponent),
       np.float32(1),
     )
-    subnormal = base.astype(
-      fraction * np.float32(2.0**self.mantissa), np.int32
-    )
+    subnormal = base.astype(fraction * np.float32(2.0**self.mantissa), np.int32)
     code = xp.where(magnitude >= smallest, normal, subnormal)
     if self._inf_code is not None:
       code = xp.where(xp.isinf(y), np.int32(self._inf_code), code)

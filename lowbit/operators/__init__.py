@@ -6,7 +6,7 @@ Every node is a pytree with `apply(x)`, `dense()`, `shape` and `bits()`.
 """
 
 from lowbit.operators.base import Operator, as_operator, bits, matmul
-from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse
+from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode
 from lowbit.operators.nodes import (
   Permuted,
   QuantizeInput,
@@ -30,5 +30,6 @@ __all__ = [
   'Sum',
   'as_operator',
   'bits',
+  'decode',
   'matmul',
 ]

@@ -117,3 +117,17 @@ class Sparse(base.Operator):
     return zeros.at[self.rows, self.columns].add(
       self.values.astype(jnp.float32)
     )
+
+
+def decode(tree):
+  """The same operators with every `Coded` as the `Matrix` that it stands for.
+
+  For repeated use of one set of weights: the codes are decoded once.
+
+  Args:
+    tree: Params with operators in it, or one operator.
+  """
+  is_coded = lambda x: isinstance(x, Coded)
+  return jax.tree.map(
+    lambda x: Matrix(x.dense()) if is_coded(x) else x, tree, is_leaf=is_coded
+  )

@@ -1,3 +1,9 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import chex
 import jax
 import ml_collections
@@ -80,3 +86,37 @@ def test_schedule():
   ]
   with pytest.raises(ValueError, match='Shorten'):
     train.schedule(1.0, 10, 20, 20)
+
+
+def test_the_script_goes_on_from_its_last_checkpoint(tmp_path):
+  text = tmp_path / 'text.txt'
+  text.write_text('It was the best of times, it was the worst. ' * 2000)
+  root = pathlib.Path(__file__).resolve().parent.parent.parent
+  small = {k: v for k, v in config('').model.items() if k != 'vocab'}
+  flags = [f'--config.model.{k}={v}' for k, v in small.items()]
+
+  def script(steps):
+    return subprocess.run(
+      [
+        sys.executable,
+        str(root / 'scripts/train.py'),
+        f'--out={tmp_path / "out"}',
+        f'--config.data.path={text}',
+        f'--config.steps={steps}',
+        '--config.warmup=1',
+        '--config.decay_steps=1',
+        '--config.sequence=16',
+        '--config.evaluate_every=2',
+        *flags,
+      ],
+      capture_output=True,
+      text=True,
+      check=True,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    ).stdout
+
+  assert 'Goes on' not in script(4)
+  assert 'Goes on from step 4' in script(6)
+  rows = (tmp_path / 'out' / 'curve.jsonl').read_text().splitlines()
+  assert [json.loads(row)['step'] for row in rows] == [2, 4, 6]
+  assert (tmp_path / 'out' / 'decoder.safetensors').exists()

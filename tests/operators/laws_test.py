@@ -101,3 +101,12 @@ def test_bad_input():
     CODED.apply(jnp.ones((2, 48), jnp.int32))
   with pytest.raises(ValueError, match='no weights'):
     lb.bits_per_weight({})
+
+
+def test_decoded_operators_apply_alike():
+  q = lb.quantize(jax.random.normal(jax.random.key(0), (16, 8)), 'int4@g8', 0)
+  op = operators.QuantizeInput(operators.Coded(q), lb.Spec.parse('int8@token'))
+  tree = operators.decode({'a': op, 'b': jnp.ones(3)})
+  assert isinstance(tree['a'].op, operators.Matrix)
+  x = jax.random.normal(jax.random.key(1), (4, 16))
+  np.testing.assert_array_equal(tree['a'].apply(x), op.apply(x))
