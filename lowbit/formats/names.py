@@ -4,7 +4,16 @@ import difflib
 import functools
 import re
 
-from lowbit.formats import base, dint, integer, minifloat, posit, table
+from lowbit.formats import (
+  base,
+  catalogue,
+  dint,
+  fixed,
+  integer,
+  minifloat,
+  posit,
+  side,
+)
 
 _FIXED = {
   'fp16': minifloat.Minifloat(5, 10, 'ieee'),
@@ -12,6 +21,7 @@ _FIXED = {
   'fp32': minifloat.Float32(),
   'e8m0': minifloat.E8M0(),
   'ternary': integer.Integer(2, ternary=True),
+  'bnbfp4': catalogue.bnb_fp4(),
 }
 
 
@@ -38,7 +48,29 @@ _PATTERNS = (
     lambda m: posit.Posit(int(m['b']), int(m['es'])),
   ),
   (r'dint(?P<b>\d+)', lambda m: dint.DInt(int(m['b']))),
-  (r'nf(?P<b>\d+)', lambda m: table.nf(int(m['b']))),
+  (r'nf(?P<b>\d+)', lambda m: catalogue.nf(int(m['b']))),
+  (
+    r'(?P<u>u?)dynamic(?P<b>\d+)',
+    lambda m: catalogue.dynamic(int(m['b']), not m['u']),
+  ),
+  (r'flint(?P<b>\d+)', lambda m: catalogue.flint(int(m['b']))),
+  (r'shift(?P<b>\d+)', lambda m: catalogue.shift(int(m['b']))),
+  (r'log(?P<b>\d+)', lambda m: catalogue.log(int(m['b']))),
+  (r'ulog(?P<b>\d+)', lambda m: catalogue.ulog(int(m['b']))),
+  (
+    r'power(?P<b>\d+)_(?P<a>\d+)',
+    lambda m: catalogue.power(int(m['b']), int(m['a'])),
+  ),
+  (
+    r'sulq(?P<b>\d+)_(?P<eta>\d+)',
+    lambda m: catalogue.sulq(int(m['b']), int(m['eta'])),
+  ),
+  (
+    r'fixed(?P<b>\d+)_(?P<f>-?\d+)',
+    lambda m: fixed.FixedPoint(int(m['b']), int(m['f'])),
+  ),
+  (r'bitmod(?P<b>\d+)', lambda m: side.bitmod(int(m['b']))),
+  (r'afpq_(?P<inner>\w+)', lambda m: side.TwoSided(_parse(m['inner']))),
 )
 
 
@@ -54,7 +86,9 @@ def _parse(name: str) -> base.Format:
   raise ValueError(
     f'Unknown format {name!r}.{hint} Formats are written int4, int4f (full '
     'range), uint4, ternary, e4m3 (suffixes finite, ieee, fn, fnuz), e8m0, '
-    'fp16, bf16, fp32, posit8_1, dint4, nf4.'
+    'fp16, bf16, fp32, posit8_1, dint4, nf4, bnbfp4, dynamic8, udynamic8, '
+    'flint4, shift4, log4, ulog4, power4_65, sulq4_50, fixed8_4, bitmod4, '
+    'afpq_e2m1.'
   )
 
 
@@ -72,7 +106,11 @@ def get(name: str | base.Format) -> base.Format:
 
 
 def names() -> tuple[str, ...]:
-  """Canonical names of the usual formats, for tables and sweeps."""
+  """Canonical names of the usual formats, for tables and sweeps.
+
+  Those with side data (bitmod3, bitmod4, afpq_...) exist in blocks only, and
+  are left out, as they have no codes of their own.
+  """
   integers = [f'int{b}' for b in (1, 2, 3, 4, 5, 6, 7, 8, 16)]
   full = [f'int{b}f' for b in (2, 3, 4, 8)]
   unsigned = [f'uint{b}' for b in (1, 2, 3, 4, 8)]
@@ -106,5 +144,25 @@ def names() -> tuple[str, ...]:
     'posit8_2',
     'posit16_1',
   ]
-  tables = ['dint3', 'dint4', 'dint8', 'nf2', 'nf3', 'nf4']
+  tables = [
+    'dint3',
+    'dint4',
+    'dint8',
+    'nf2',
+    'nf3',
+    'nf4',
+    'bnbfp4',
+    'flint3',
+    'flint4',
+    'flint5',
+    'dynamic8',
+    'udynamic8',
+    'shift2',
+    'shift4',
+    'log4',
+    'ulog4',
+    'power4_65',
+    'sulq4_50',
+    'fixed8_4',
+  ]
   return (*integers, *full, *unsigned, 'ternary', *floats, *posits, *tables)

@@ -1,7 +1,6 @@
 """Codebooks: any sorted list of values is a format."""
 
 import dataclasses
-import statistics
 
 import numpy as np
 
@@ -12,11 +11,20 @@ DENSE = 32  # Up to here the search compares with every mid-point.
 
 @dataclasses.dataclass(frozen=True)
 class Table(base.Format):
-  """Sorted values; a code is a value's index, a tie goes to the even index."""
+  """Sorted values; a code is a value's index, a tie goes to the even index.
+
+  Attributes:
+    name: Of the format.
+    bits: Of one code.
+    table: The values, ascending, representable in float32.
+    thresholds: Where 'nearest' goes from each value to the next; None for the
+      mid-points. For formats that round in another domain, such as log2.
+  """
 
   name: str
   bits: int
-  table: tuple[float, ...]  # Ascending, representable in float32.
+  table: tuple[float, ...]
+  thresholds: tuple[float, ...] | None = None
 
   def __post_init__(self):
     values = np.asarray(self.table, np.float32)
@@ -31,6 +39,20 @@ class Table(base.Format):
         'float32.'
       )
     object.__setattr__(self, 'table', tuple(float(v) for v in values))
+    if self.thresholds is not None:
+      self._check_thresholds()
+
+  def _check_thresholds(self):
+    edges = np.asarray(self.thresholds, np.float64)
+    values = np.asarray(self.table)
+    if len(edges) != len(values) - 1 or not (
+      (edges > values[:-1]).all() and (edges <= values[1:]).all()
+    ):
+      raise ValueError(
+        f'`thresholds` of {self.name} must lie one between each pair of '
+        f'neighbours of its table, got {self.thresholds}.'
+      )
+    object.__setattr__(self, 'thresholds', tuple(edges.tolist()))
 
   @property
   def max(self) -> float:
@@ -53,6 +75,8 @@ class Table(base.Format):
     if rounding in ('stochastic', 'floor'):
       return values[1:].astype(np.float32)
     middles = (values[1:] + values[:-1]) / 2
+    if self.thresholds is not None:
+      middles = np.asarray(self.thresholds)
     if rounding == 'away':
       tie_up = middles > 0
     else:
@@ -93,21 +117,3 @@ class Table(base.Format):
     xp = base.namespace(codes)
     table = xp.asarray(np.asarray(self.table, np.float32))
     return xp.take(table, base.astype(codes, np.int32), axis=0)
-
-
-def nf(bits: int) -> Table:
-  """NormalFloat of 2 to 8 bits: quantiles of N(0, 1), scaled to [-1, 1].
-
-  2^(b-1) points on the negative side (0 among them) and 2^(b-1) + 1 on the
-  positive, between 1/2 and delta = 1 - (1/30 + 1/32)/2. Dettmers et al.,
-  QLoRA, 2023 (arXiv:2305.14314), whose 16 constants this reproduces to 4e-7.
-  """
-  if not 2 <= bits <= 8:
-    raise ValueError(f'`bits` of NF must lie in 2..8, got {bits}.')
-  delta = 1 - (1 / 32 + 1 / 30) / 2
-  inverse = statistics.NormalDist().inv_cdf
-  side = lambda n: [inverse(p) for p in np.linspace(delta, 0.5, n)[:-1]]
-  negative = [-v for v in side(2 ** (bits - 1))]
-  positive = side(2 ** (bits - 1) + 1)
-  values = np.sort([*negative, 0.0, *positive]) / positive[0]
-  return Table(f'nf{bits}', bits, tuple(values.tolist()))

@@ -40,7 +40,12 @@ def probes(fmt):
   return x[(np.abs(x) >= 2.0**-126) | (x == 0)]
 
 
-@pytest.mark.parametrize('name', SMALL)
+# Nearest in another domain than the value: where, and its own oracle below.
+WARPED = ('log', 'ulog', 'power', 'sulq')
+LINEAR = [n for n in SMALL if not n.startswith(WARPED)]
+
+
+@pytest.mark.parametrize('name', LINEAR)
 def test_round_is_nearest(name):
   fmt = formats.get(name)
   if isinstance(fmt, formats.Posit):
@@ -52,6 +57,61 @@ def test_round_is_nearest(name):
   inside = np.clip(x.astype(np.float64), values[0], values[-1])
   best = np.min(np.abs(values[None] - inside[:, None]), axis=1)
   np.testing.assert_array_equal(np.abs(got - inside), best)
+
+
+def warped_reference(name, x):
+  """Written from the papers' formulas, in float64."""
+  if name == 'log4':
+    p = np.clip(np.round(np.log2(np.maximum(np.abs(x), 1e-30))), 0, 7)
+    return np.where(x < 0, -1, 1) * 2.0**p
+  if name == 'ulog4':
+    return 2.0 ** np.clip(np.round(np.log2(np.maximum(x, 1e-30))), -15, 0)
+  if name == 'power4_65':
+    y = np.abs(np.clip(x, -1, 1)) ** 0.65
+    return np.sign(x) * (np.round(y * 7) / 7) ** (1 / 0.65)
+  low, high = np.log2(0.05), np.log2(1.05)  # sulq4_50.
+  step = (high - low) / 15
+  u = np.round((np.log2(np.clip(x, 0, 1) + 0.05) - low) / step)
+  return 2.0 ** np.round(u * step + low) - 0.05
+
+
+@pytest.mark.parametrize('name', ['log4', 'ulog4', 'power4_65', 'sulq4_50'])
+def test_formats_that_round_in_another_domain(name):
+  fmt = formats.get(name)
+  rng = np.random.default_rng(5)
+  x = rng.standard_normal(20_000).astype(np.float32) * np.float32(fmt.max / 2)
+  x = x if fmt.values()[0] < 0 else np.abs(x)
+  want = warped_reference(name, x.astype(np.float64))
+  np.testing.assert_allclose(fmt.round(x), want, rtol=1e-5, atol=1e-7)
+
+
+def test_the_printed_codebooks():
+  values = lambda name: formats.get(name).values().tolist()
+  both = lambda *v: [-x for x in reversed(v)] + [0.0, *v]
+  assert values('bnbfp4') == both(0.0625, 2, 3, 4, 6, 8, 12)
+  assert values('flint4') == both(1, 2, 3, 4, 6, 8, 16)
+  assert values('flint5') == both(
+    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 64
+  )
+  assert values('shift2') == [-2, -1, 1, 2]
+  nf3 = (-1, -0.4786292, -0.2171418, 0, 0.1609302, 0.3379152, 0.562617, 1)
+  np.testing.assert_allclose(values('nf3'), nf3, atol=1e-6)
+  np.testing.assert_allclose(values('nf2'), (-1, 0, 0.3379152, 1), atol=1e-6)
+  signed, unsigned = values('dynamic8'), values('udynamic8')
+  assert len(signed) == len(unsigned) == 256
+  np.testing.assert_allclose(signed[0], -0.99296875, rtol=1e-7)
+  np.testing.assert_allclose(min(v for v in signed if v > 0), 5.5e-7)
+  np.testing.assert_allclose(unsigned[:3], (0, 3.25e-7, 7.75e-7), rtol=1e-6)
+  np.testing.assert_allclose(unsigned[-2:], (0.9964844, 1), rtol=1e-6)
+
+
+def test_fixed_point_is_an_integer_with_a_point():
+  fmt = formats.get('fixed8_4')
+  x = np.linspace(-9, 9, 1001).astype(np.float32)
+  want = np.clip(np.round(x.astype(np.float64) * 16), -128, 127) / 16
+  np.testing.assert_array_equal(fmt.round(x), want.astype(np.float32))
+  wide = formats.get('fixed8_-2')
+  assert (wide.values()[0], wide.values()[-1]) == (-512, 508)
 
 
 def posit_is_nearest_on_the_bit_string(fmt):
@@ -258,8 +318,8 @@ def test_dint4_values_and_thresholds():
 @pytest.mark.parametrize('rounding', ['floor', 'away'])
 def test_directed_rounding(name, rounding):
   fmt = formats.get(name)
-  if name.startswith('posit') and rounding == 'away':
-    return  # Nearest on the bit string is no nearest value.
+  if name.startswith(('posit', *WARPED)) and rounding == 'away':
+    return  # Nearest in another domain than the value.
   values = fmt.values()
   x = np.random.default_rng(1).uniform(values[0], values[-1], 500)
   x = x.astype(np.float32)
@@ -337,7 +397,7 @@ def test_rounding_is_a_monotone_projection(numbers, name):
   values = fmt.values()
   if (
     name != 'int1'
-    and not name.startswith('nf')
+    and not name.startswith(('nf', 'shift', 'log'))
     and (values == -values[::-1]).all()
   ):
     np.testing.assert_array_equal(fmt.round(-x), -y)

@@ -4,7 +4,10 @@ import pytest
 from lowbit import formats
 
 
-@pytest.mark.parametrize('name', formats.names())
+SIDE = ('bitmod3', 'bitmod4', 'afpq_e2m1', 'afpq_nf4')
+
+
+@pytest.mark.parametrize('name', formats.names() + SIDE)
 def test_names_parse_and_print(name):
   fmt = formats.get(name)
   assert fmt.name == name
@@ -30,6 +33,14 @@ def test_other_names_of_one_value():
     ('posit4_3', 'es'),
     ('nf9', '2..8'),
     ('dint2', '3..8'),
+    ('flint9', '3..8'),
+    ('dynamic2', '3..8'),
+    ('log9', '2..8'),
+    ('power4_5', '10..100'),
+    ('sulq4_0', '1..1000'),
+    ('fixed1_0', '2..16'),
+    ('bitmod5', '3 or 4'),
+    ('afpq_what', 'Formats are written'),
     ('int44', '1..16'),
     ('emm1', 'Did you mean'),
     ('float8', 'Formats are written'),
@@ -58,5 +69,9 @@ def test_table_of_ones_own():
   assert fmt.round(np.float32([-9, 0.2, 4.25, 5])).tolist() == [-2, 0, 0.5, 8]
   with pytest.raises(ValueError, match='ascending'):
     formats.Table('bad', 2, (1.0, 0.0))
+  with pytest.raises(ValueError, match='between each pair'):
+    formats.Table('bad', 2, (0.0, 1.0, 2.0), (0.5, 2.5))
+  with pytest.raises(TypeError, match='side data'):
+    formats.get('bitmod4').encode(np.zeros(3, np.float32))
   with pytest.raises(ValueError, match='2 to 4'):
     formats.Table('bad', 2, (1.0, 2.0, 3.0, 4.0, 5.0))

@@ -1,0 +1,97 @@
+"""Formats that need a little more than a scale for each block.
+
+They are not encoded by themselves: the quantizer finds the side data of each
+block, and stores it in `QTensor.side`.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lowbit.formats import base, minifloat, table
+
+
+class SideFormat(base.Format):
+  """Base of the formats with side data."""
+
+  side_bits: int  # Of the side data of one block, at rest.
+
+  def encode(self, x, rounding='nearest', noise=None):
+    """Raises: codes depend on the block's side data."""
+    raise TypeError(
+      f'{self.name} has side data for each block. Use lowbit.quantize(x, '
+      f'{self.name + "@g128"!r}).'
+    )
+
+  decode = encode
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(SideFormat):
+  """Each block takes the member that rounds it best.
+
+  Attributes:
+    name: Of the format.
+    members: Formats of one width.
+  """
+
+  name: str
+  members: tuple[base.Format, ...]
+
+  @property
+  def bits(self) -> int:
+    """Bits of one code."""
+    return self.members[0].bits
+
+  @property
+  def side_bits(self) -> int:
+    """Bits of a member's index."""
+    return int(np.ceil(np.log2(len(self.members))))
+
+  def values(self) -> np.ndarray:
+    """Values of all members, sorted."""
+    return np.unique(np.concatenate([m.values() for m in self.members]))
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSided(SideFormat):
+  """Separate scales of the values above and below zero.
+
+  Zhang et al., AFPQ, 2023 (arXiv:2311.01792).
+  """
+
+  inner: base.Format
+
+  side_bits = 32
+
+  @property
+  def name(self) -> str:
+    """afpq_e2m1."""
+    return f'afpq_{self.inner.name}'
+
+  @property
+  def bits(self) -> int:
+    """Bits of one code."""
+    return self.inner.bits
+
+  def values(self) -> np.ndarray:
+    """Values of the inner format."""
+    return self.inner.values()
+
+
+def bitmod(bits: int) -> Choice:
+  """BitMoD: a small float whose -0 is one of four special values.
+
+  3 bits: {0, +-1, +-2, +-4} and +-3 or +-6; 4 bits: E2M1 in halves, {0, +-1,
+  .., +-12}, and +-10 or +-16. Chen et al., 2024 (arXiv:2411.11745).
+  """
+  specials = {3: (3, -3, 6, -6), 4: (10, -10, 16, -16)}
+  if bits not in specials:
+    raise ValueError(f'`bits` of BitMoD must be 3 or 4, got {bits}.')
+  base_format = minifloat.Minifloat(2, bits - 3)
+  values = base_format.values() * 2.0 ** (bits - 3) + 0.0  # One zero.
+  members = tuple(
+    table.Table(f'bitmod{bits}_{s}', bits, tuple(sorted([*values, float(s)])))
+    for s in specials[bits]
+  )
+  return Choice(f'bitmod{bits}', members)
