@@ -25,8 +25,10 @@ def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
   """
   front = {id(row) for row in pareto(rows)}
   out = rich_table.Table(title=title or None)
-  for i, name in enumerate(COLUMNS):
-    out.add_column(name, justify='left' if i == 0 else 'right', no_wrap=True)
+  first, *numbers = COLUMNS
+  out.add_column(first, overflow='fold')
+  for name in numbers:
+    out.add_column(name, justify='right', no_wrap=True)
   for row in rows:
     star = ' *' if id(row) in front else ''
     out.add_row(

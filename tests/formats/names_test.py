@@ -3,7 +3,6 @@ import pytest
 
 from lowbit import formats
 
-
 SIDE = ('bitmod3', 'bitmod4', 'afpq_e2m1', 'afpq_nf4')
 
 
