@@ -104,9 +104,24 @@ def log(bits: int) -> table.Table:
 def ulog(bits: int) -> table.Table:
   """2^-p, p = 0..2^b - 1, nearest in log2: for attention maps."""
   _check('`bits` of ulog', bits, 1, 6)
-  values = 2.0 ** -np.arange(2**bits)[::-1].astype(np.float64)
+  values = 2.0 ** -np.arange(2**bits)[::-1]
   edges = values[:-1] * math.sqrt(2)
   return table.Table(f'ulog{bits}', bits, tuple(values), tuple(edges))
+
+
+def halving(bits: int) -> table.Table:
+  """2^-k, k = 0..2^b - 1, rounded up: scales that are shifts of the largest.
+
+  As scale format of one row, `(halving4@channel)`, this is the constraint M2 of
+  Wu et al., ZeroQuant-FP, 2023 (arXiv:2307.09782), with the shift rounded so
+  that no group is clipped.
+  """
+  _check('`bits` of halving', bits, 1, 6)
+  values = (2.0 ** -np.arange(2**bits)[::-1]).astype(np.float32)
+  above = np.nextafter(values[:-1], np.float32(2))
+  return table.Table(
+    f'halving{bits}', bits, tuple(values.tolist()), tuple(above.tolist())
+  )
 
 
 def power(bits: int, percent: int) -> table.Table:

@@ -56,6 +56,7 @@ _PATTERNS = (
   (r'flint(?P<b>\d+)', lambda m: catalogue.flint(int(m['b']))),
   (r'shift(?P<b>\d+)', lambda m: catalogue.shift(int(m['b']))),
   (r'log(?P<b>\d+)', lambda m: catalogue.log(int(m['b']))),
+  (r'halving(?P<b>\d+)', lambda m: catalogue.halving(int(m['b']))),
   (r'ulog(?P<b>\d+)', lambda m: catalogue.ulog(int(m['b']))),
   (
     r'power(?P<b>\d+)_(?P<a>\d+)',
@@ -87,8 +88,8 @@ def _parse(name: str) -> base.Format:
     f'Unknown format {name!r}.{hint} Formats are written int4, int4f (full '
     'range), uint4, ternary, e4m3 (suffixes finite, ieee, fn, fnuz), e8m0, '
     'fp16, bf16, fp32, posit8_1, dint4, nf4, bnbfp4, dynamic8, udynamic8, '
-    'flint4, shift4, log4, ulog4, power4_65, sulq4_50, fixed8_4, bitmod4, '
-    'afpq_e2m1.'
+    'flint4, shift4, log4, ulog4, halving4, power4_65, sulq4_50, fixed8_4, '
+    'bitmod4, afpq_e2m1.'
   )
 
 
@@ -161,6 +162,7 @@ def names() -> tuple[str, ...]:
     'shift4',
     'log4',
     'ulog4',
+    'halving3',
     'power4_65',
     'sulq4_50',
     'fixed8_4',

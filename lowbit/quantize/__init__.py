@@ -20,13 +20,21 @@ from lowbit.quantize.qtensor import (
   transpose,
   wide_scales,
 )
-from lowbit.quantize.scales import Absmax, Mse, Percentile, PowerOfTwo, Unit
+from lowbit.quantize.scales import (
+  Absmax,
+  Density,
+  Mse,
+  Percentile,
+  PowerOfTwo,
+  Unit,
+)
 from lowbit.quantize.spec import SHORTHANDS, Spec
 
 __all__ = [
   'SHORTHANDS',
   'Absmax',
   'Blocks',
+  'Density',
   'Estimator',
   'Mse',
   'PackedQTensor',

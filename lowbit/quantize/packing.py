@@ -30,6 +30,7 @@ class PackedQTensor:
   size: int = dataclasses.field(metadata={'static': True})  # Packed axis.
   spec: spec_lib.Spec = dataclasses.field(metadata={'static': True})
   axis: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+  side: 'jax.Array | PackedQTensor | None' = None  # As `QTensor.side`.
 
 
 def planes(bits: int) -> tuple[int, ...]:
@@ -131,14 +132,18 @@ def _pack(q: qtensor.QTensor) -> PackedQTensor:
     words = pack_ternary((codes + np.int8(1)).astype(jnp.uint8))
   else:
     words = pack_codes(_unsigned(codes, fmt), fmt.bits)
-  scale = pack(q.scale) if isinstance(q.scale, qtensor.QTensor) else q.scale
+  inner = lambda a: pack(a) if isinstance(a, qtensor.QTensor) else a
+  side = inner(q.side)
+  if isinstance(fmt, formats.Choice):
+    side = pack_codes(q.side, fmt.side_bits)
   return PackedQTensor(
     jnp.moveaxis(words, -1, axis),
-    scale,
+    inner(q.scale),
     q.zero,
     q.codes.shape[axis],
     q.spec,
     q.axis,
+    side,
   )
 
 
@@ -151,9 +156,12 @@ def unpack(p: PackedQTensor) -> qtensor.QTensor:
     codes = unpack_ternary(words, p.size).astype(jnp.int8) - np.int8(1)
   else:
     codes = _signed(unpack_codes(words, fmt.bits, p.size), fmt)
-  scale = unpack(p.scale) if isinstance(p.scale, PackedQTensor) else p.scale
+  inner = lambda a: unpack(a) if isinstance(a, PackedQTensor) else a
+  side = inner(p.side)
+  if isinstance(fmt, formats.Choice):
+    side = unpack_codes(p.side, fmt.side_bits, p.scale.shape[-1])
   codes = jnp.moveaxis(codes, -1, p.axis[-1])
-  return qtensor.QTensor(codes, scale, p.zero, p.spec, p.axis)
+  return qtensor.QTensor(codes, inner(p.scale), p.zero, p.spec, p.axis, side)
 
 
 def _unsigned(codes, fmt):
@@ -189,10 +197,19 @@ def bits(tree) -> int:
 
 def _leaf_bits(leaf) -> int:
   if isinstance(leaf, qtensor.QTensor):
-    return 8 * _code_bytes(leaf) + bits((leaf.scale, leaf.zero))
+    return 8 * _code_bytes(leaf) + bits((leaf.scale, leaf.zero)) + _side(leaf)
   if isinstance(leaf, PackedQTensor):
-    return bits((leaf.words, leaf.scale, leaf.zero))
+    return bits((leaf.words, leaf.scale, leaf.zero, leaf.side))
   return int(np.size(leaf)) * np.dtype(leaf.dtype).itemsize * 8
+
+
+def _side(q: qtensor.QTensor) -> int:
+  """Bits of the side data, as they would be packed."""
+  if not isinstance(q.spec.format, formats.Choice):
+    return bits(q.side)
+  last = q.side.shape[-1] if q.side.ndim else 1
+  size = math.ceil(last * q.spec.format.side_bits / 8)
+  return 8 * size * (q.side.size // max(last, 1))
 
 
 def _code_bytes(q: qtensor.QTensor) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
-from lowbit.quantize import blocking, scales
+from lowbit.quantize import blocking, scales, sides
 from lowbit.quantize import spec as spec_lib
 
 
@@ -18,16 +18,20 @@ class QTensor:
   """A quantized tensor: x is about decode(codes) * scale, block by block.
 
   - `scale.ndim == codes.ndim`; a scale's shape counts the blocks of each axis.
-  - With a zero point, x is about (codes - zero) * scale.
+  - With a zero point, x is about (decode(codes) - zero) * scale; integers have
+    an integer zero, other formats a real one.
+  - `side` is what a `formats.SideFormat` needs more for each block: the index
+    of a `Choice`, or the scale below zero of a `TwoSided`.
   - `axis` counts from the end, so that vmap, scan and sharding over leading
     axes leave it true.
   """
 
   codes: jax.Array  # `spec.format.code_dtype`, shape of x.
   scale: 'jax.Array | QTensor'  # Floats, codes, or a second level.
-  zero: jax.Array | None  # Codes of zero, shape of scale.
+  zero: jax.Array | None  # Codes of zero or float32, shape of scale.
   spec: spec_lib.Spec = dataclasses.field(metadata={'static': True})
   axis: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+  side: 'jax.Array | QTensor | None' = None  # Shape of scale.
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -104,9 +108,9 @@ def quantize(
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _quantize(x, key, spec, axis, blocks) -> QTensor:
   xb = blocks.split(x.astype(jnp.float32))
-  scale, zero = _fit(xb, spec, blocks, axis)
-  codes = _encode(xb, scale, zero, spec, blocks, key)
-  return QTensor(codes, scale, zero, spec, axis)
+  scale, zero, side = _fit(xb, spec, blocks, axis)
+  like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
+  return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
 
 
 def quantize_with(
@@ -122,19 +126,27 @@ def quantize_with(
 @functools.partial(jax.jit, static_argnums=3)
 def _quantize_with(x, like, key, blocks) -> QTensor:
   xb = blocks.split(x.astype(jnp.float32))
-  codes = _encode(xb, like.scale, like.zero, like.spec, blocks, key)
-  return dataclasses.replace(like, codes=codes)
+  return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
 
 
 def _fit(xb, spec, blocks, axis):
-  """Stored scale and zero point of each block, of shape `blocks.grid`."""
-  if spec.zero_point:
-    scale, zero = scales.affine(xb, spec.format.high, spec.scale, blocks.axes)
-    zero = zero.reshape(blocks.grid).astype(spec.format.code_dtype)
-  else:
-    scale, zero = spec.scale(xb, spec.format, blocks.axes), None
-  scale = scale.reshape(blocks.grid)
-  return _store_scale(scale, spec.scale_format, axis), zero
+  """Stored scale, zero point and side data of blocks, all of `blocks.grid`."""
+  fmt, rule, axes = spec.format, spec.scale, blocks.axes
+  shaped = lambda a: a.reshape(blocks.grid)
+  stored = lambda s: _store_scale(shaped(s), spec.scale_format, axis)
+  if isinstance(fmt, formats.Choice):
+    scale, index = sides.fit_choice(xb, fmt, rule, axes)
+    return stored(scale), None, shaped(index)
+  if isinstance(fmt, formats.TwoSided):
+    plus, minus = sides.fit_two_sided(xb, fmt, rule, axes)
+    return stored(plus), None, stored(minus)
+  if not spec.zero_point:
+    return stored(rule(xb, fmt, axes)), None, None
+  if spec.integer_zero:
+    scale, zero = scales.affine(xb, fmt.high, rule, axes)
+    return stored(scale), shaped(zero).astype(fmt.code_dtype), None
+  scale, zero = sides.affine(xb, fmt, rule, axes)
+  return stored(scale), shaped(zero), None
 
 
 def _store_scale(scale, fmt, axis):
@@ -161,25 +173,48 @@ def _nan_code(fmt: formats.Format) -> int:
 
 
 def scales_of(q: QTensor) -> jax.Array:
-  """The scales of `q` as float32, of shape `q.scale.shape`."""
-  fmt = q.spec.scale_format
-  if isinstance(q.scale, QTensor):
-    return dequantize(q.scale)
-  if jnp.issubdtype(q.scale.dtype, jnp.floating):
-    return q.scale.astype(jnp.float32)
-  return fmt.decode(q.scale)
+  """The scales of `q` as float32, of shape `q.scale.shape`.
+
+  Of a two-sided format: those of the values above zero.
+  """
+  return _decode_scale(q.scale, q.spec)
 
 
-def _encode(xb, scale, zero, spec, blocks, key):
-  like = QTensor(jnp.zeros(()), scale, zero, spec, ())
-  step = blocks.spread(scales_of(like))
+def _decode_scale(scale, spec) -> jax.Array:
+  if isinstance(scale, QTensor):
+    return dequantize(scale)
+  if jnp.issubdtype(scale.dtype, jnp.floating):
+    return scale.astype(jnp.float32)
+  return spec.scale_format.decode(scale)
+
+
+def _steps(q: QTensor, blocks, below):
+  """Scale of each element, blocked; `below` marks those below zero."""
+  plus = blocks.spread(scales_of(q))
+  if not isinstance(q.spec.format, formats.TwoSided):
+    return plus
+  return jnp.where(below, blocks.spread(_decode_scale(q.side, q.spec)), plus)
+
+
+def _index(q: QTensor, blocks):
+  """The members of a `Choice`, to broadcast against a blocked array."""
+  is_choice = isinstance(q.spec.format, formats.Choice)
+  return blocks.spread(q.side) if is_choice else None
+
+
+def _encode(xb, like, blocks, key):
+  spec, zero = like.spec, like.zero
+  step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
   y = xb / jnp.where(step == 0, jnp.inf, step)
   noise = None if key is None else jax.random.uniform(key, y.shape)
   if zero is not None:
-    y = jnp.rint(y) if spec.rounding == 'nearest' else y
+    is_whole = spec.integer_zero and spec.rounding == 'nearest'
+    y = jnp.rint(y) if is_whole else y
     y = y + blocks.spread(zero.astype(jnp.float32))
-  return blocks.merge(spec.format.encode(y, spec.rounding, noise))
+  index = _index(like, blocks)
+  codes = sides.encode(y, spec.format, index, spec.rounding, noise)
+  return blocks.merge(codes)
 
 
 def _check_key(rounding: str, key) -> None:
@@ -210,15 +245,25 @@ def _blocks(q: QTensor) -> blocking.Blocks:
 def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
   """Decodes a `QTensor` to an array of its shape, computed in float32."""
   blocks = _blocks(q)
-  values = q.spec.format.decode(q.codes)
-  values = blocks.split(values)
+  index = _index(q, blocks)
+  values = sides.decode(blocks.split(q.codes), q.spec.format, index)
+  step = _steps(q, blocks, values < 0)
   if q.zero is not None:
     values = values - blocks.spread(q.zero.astype(jnp.float32))
-  return blocks.merge(values * blocks.spread(scales_of(q))).astype(dtype)
+  return blocks.merge(values * step).astype(dtype)
 
 
 def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
-  """Scale and zero point of every element: float32 arrays like `q.codes`."""
+  """Scale and zero point of every element: float32 arrays like `q.codes`.
+
+  Raises:
+    ValueError: For a format with side data, whose elements need more.
+  """
+  if isinstance(q.spec.format, formats.SideFormat):
+    raise ValueError(
+      f'{q.spec.format.name} has side data for each block; what asks for one '
+      'scale an element, such as GPTQ, cannot use it. Take the inner format.'
+    )
   blocks = _blocks(q)
   ones = blocks.split(jnp.ones(q.shape, jnp.float32))
   wide = lambda s: blocks.merge(ones * blocks.spread(s.astype(jnp.float32)))
@@ -227,8 +272,14 @@ def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
 
 def transpose(q: QTensor) -> QTensor:
   """The transposed matrix [.., m, n] -> [.., n, m], nothing requantized."""
-  swap = lambda a: None if a is None else jnp.swapaxes(a, -1, -2)
+
+  def swap(a):
+    if isinstance(a, QTensor):
+      return transpose(a)
+    return None if a is None else jnp.swapaxes(a, -1, -2)
+
   flip = {-1: -2, -2: -1}
   axis = tuple(sorted(flip.get(a, a) for a in q.axis))
-  scale = transpose(q.scale) if isinstance(q.scale, QTensor) else swap(q.scale)
-  return QTensor(swap(q.codes), scale, swap(q.zero), q.spec, axis)
+  return QTensor(
+    swap(q.codes), swap(q.scale), swap(q.zero), q.spec, axis, swap(q.side)
+  )

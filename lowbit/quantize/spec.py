@@ -3,12 +3,13 @@
   name   := format ['z'] ['!'] ['@' block] [':' scale] ['~' rounding]
   block  := tensor | channel | token | g<size> | b<size> | t<rows>x<columns>
   scale  := [<format> | '(' name ')'] ['-' rule] | rule
-  rule   := absmax | mse | p<percent> | unit | floor | ceil | rceil | even | ...
+  rule   := absmax | mse | p<percent> | density | unit
+            | floor | ceil | rceil | even | rne | bfp | pow2mse
 
-'z' asks for a zero point (affine integers), '!' refuses ragged tails. Examples:
+'z' asks for a zero point, '!' refuses ragged tails. Examples:
 int4@g128, int4z@g64, e4m3@channel, e2m1@b32:e8m0-ceil, int8@tensor:p99.9,
 nf4@g64:(int8@g256), int4@g64~stochastic; and mxfp4, mxfp6_e2m3, mxfp6_e3m2,
-mxfp8_e4m3, mxfp8_e5m2, mxint8 and nvfp4 as shorthands.
+mxfp8_e4m3, mxfp8_e5m2, mxint8, bfp4, bfp6, bfp8 and nvfp4 as shorthands.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ import re
 from lowbit import formats
 from lowbit.quantize import blocking, scales
 
-WIDE = ('bf16', 'fp16', 'fp32')  # Cast without a scale unless one is asked for.
+WIDE = ('bf16', 'fp16', 'fp32')  # Cast without a scale unless one is given.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Spec:
     scale_format: None for float32; a format, in which scales are cast (floats
       of 16 bits are kept as such, others as codes); or a Spec, by which the
       scales are quantized in turn: two levels, as in NVFP4.
-    zero_point: Affine integers: format is uintN.
+    zero_point: Affine: integers (the format is uintN, the zero point a code),
+      or any other format with a real zero point in float32.
     rounding: 'nearest', 'stochastic', 'floor' or 'away'.
     pad: Whether a last block may be ragged (it is padded with zeros, and cut).
   """
@@ -58,19 +60,35 @@ class Spec:
     unsigned = isinstance(self.format, formats.Integer) and (
       not self.format.signed
     )
-    if self.zero_point != unsigned:
+    signed = isinstance(self.format, formats.Integer) and self.format.signed
+    if (unsigned and not self.zero_point) or (signed and self.zero_point):
       raise ValueError(
-        f'`zero_point` goes with unsigned integers, and only with them; got '
-        f'format {self.format.name}, zero_point={self.zero_point}. Write '
-        'int4z for affine integers.'
+        f'Among integers `zero_point` goes with unsigned ones, and only with '
+        f'them; got format {self.format.name}, zero_point={self.zero_point}. '
+        'Write int4z for affine integers.'
       )
-    if self.zero_point and (
+    if self.zero_point:
+      self._check_affine()
+    if isinstance(self.scale, scales.Density) and not self.zero_point:
+      raise ValueError(
+        "The rule density centres a zero point: write 'z', as in "
+        f'nf4z@g128:density; got {self.format.name} without.'
+      )
+
+  def _check_affine(self):
+    if isinstance(self.format, formats.SideFormat) or (
       self.rounding == 'away' or not hasattr(self.scale, 'range')
     ):
       raise ValueError(
-        f'Affine integers take the rules absmax, mse and percentile, and do '
-        f'not round away from zero; got {self.scale.name}, {self.rounding}.'
+        'A zero point goes with the rules absmax, mse, percentile and density, '
+        'a format without side data, and no rounding away from zero; got '
+        f'{self.format.name}, {self.scale.name}, {self.rounding}.'
       )
+
+  @property
+  def integer_zero(self) -> bool:
+    """Whether the zero point is a code: affine integers."""
+    return self.zero_point and isinstance(self.format, formats.Integer)
 
   @staticmethod
   def parse(name: 'str | Spec') -> 'Spec':
@@ -119,8 +137,13 @@ def _check_block(block) -> None:
 
 
 def _long_name(spec: Spec) -> str:
-  fmt = f'int{spec.format.bits}z' if spec.zero_point else spec.format.name
-  if spec.format.name in WIDE and spec == _wide(spec.format):
+  fmt = (
+    spec.format.name.removeprefix('u')
+    if spec.integer_zero
+    else (spec.format.name)
+  )
+  fmt += 'z' if spec.zero_point else ''
+  if _is_cast(spec.format) and spec == _wide(spec.format):
     return fmt
   coded = isinstance(spec.scale_format, formats.Format)
   letter = 'b' if coded and spec.scale_format.bits <= 8 else 'g'
@@ -142,12 +165,17 @@ def _long_name(spec: Spec) -> str:
   return f'{fmt}@{block}' + (f':{"-".join(parts)}' if parts else '')
 
 
+def _is_cast(fmt: formats.Format) -> bool:
+  """Whether a bare name means a cast, without a scale."""
+  return fmt.name in WIDE or isinstance(fmt, formats.FixedPoint)
+
+
 def _wide(fmt: formats.Format) -> Spec:
   return Spec(fmt, 'tensor', scales.Unit())
 
 
 _NAME = re.compile(
-  r'(?P<format>\w+?)(?P<zero>z?)(?P<strict>!?)(@(?P<block>\w+))?'
+  r'(?P<format>[\w-]+?)(?P<zero>((?<!fnu)z)?)(?P<strict>!?)(@(?P<block>\w+))?'
   r'(:(?P<scale>[^~]+))?(~(?P<rounding>\w+))?'
 )
 
@@ -180,13 +208,9 @@ def _base(name: str, match) -> Spec:
     raise ValueError(
       f'Unknown format {head!r}. The shorthands are {", ".join(SHORTHANDS)}.'
     )
-  if match['zero']:
-    if not re.fullmatch(r'int\d+', head):
-      raise ValueError(f"'z' (zero point) goes with integers; got {name!r}.")
-    fmt = formats.get(f'u{head}')
-  else:
-    fmt = formats.get(head)
-  if head in WIDE and not match['block'] and not match['scale']:
+  affine_integer = match['zero'] and re.fullmatch(r'int\d+', head)
+  fmt = formats.get(f'u{head}' if affine_integer else head)
+  if _is_cast(fmt) and not any(match[k] for k in ('block', 'scale', 'zero')):
     return _wide(fmt)
   scale_format, rule = _parse_scale(match['scale'])
   block = _parse_block(match['block'] or 'channel')
@@ -234,6 +258,11 @@ def _mx(element: str) -> Spec:
   return Spec(element, 32, scales.PowerOfTwo('floor'), formats.E8M0())
 
 
+def _bfp(bits: int) -> Spec:
+  """Block floating point of P104: blocks of 16, sign and magnitude."""
+  return Spec(f'int{bits}', 16, scales.PowerOfTwo('bfp'), formats.E8M0())
+
+
 # MXINT8 has elements i / 64 in OCP's text and i here, with the exponent of its
 # scale lower by 6: the same values.
 SHORTHANDS = {
@@ -243,6 +272,9 @@ SHORTHANDS = {
   'mxfp8_e4m3': _mx('e4m3'),
   'mxfp8_e5m2': _mx('e5m2'),
   'mxint8': _mx('int8'),
+  'bfp4': _bfp(4),
+  'bfp6': _bfp(6),
+  'bfp8': _bfp(8),
   'nvfp4': Spec('e2m1', 16, scale_format=Spec('e4m3', 'tensor')),
 }
 _SHORT_NAMES = {spec: name for name, spec in SHORTHANDS.items()}

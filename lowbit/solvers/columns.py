@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from lowbit import quantize
+from lowbit import formats, quantize
 
 BLOCK = 128  # Columns a lazy batch.
 
@@ -92,6 +92,11 @@ def _check(w, hessian, spec, act_order, dynamic_groups) -> None:
     )
   if spec.rounding != 'nearest':
     raise ValueError(f'GPTQ rounds to nearest; got spec {spec}.')
+  if isinstance(spec.format, formats.SideFormat):
+    raise ValueError(
+      f'GPTQ rounds element by element; got spec {spec}, whose blocks have '
+      'side data. Use solvers.nearest, or the inner format.'
+    )
   if dynamic_groups and (
     act_order or not isinstance(spec.block, int) or spec.scale_format
   ):
@@ -141,7 +146,7 @@ def _round(w, scale, zero, spec):
   """Codes and values of columns, for given scales."""
   safe = jnp.where(scale == 0, jnp.inf, scale)
   y = w / safe
-  y = jnp.rint(y) + zero if spec.zero_point else y
+  y = jnp.rint(y) + zero if spec.integer_zero else y + zero
   codes = spec.format.encode(y)
   return codes, (spec.format.decode(codes) - zero) * scale
 

@@ -41,7 +41,7 @@ def probes(fmt):
 
 
 # Nearest in another domain than the value: where, and its own oracle below.
-WARPED = ('log', 'ulog', 'power', 'sulq')
+WARPED = ('log', 'ulog', 'power', 'sulq', 'halving')
 LINEAR = [n for n in SMALL if not n.startswith(WARPED)]
 
 
