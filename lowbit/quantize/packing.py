@@ -26,7 +26,7 @@ class PackedQTensor:
 
   words: jax.Array  # uint8; the packed axis counts bytes.
   scale: 'jax.Array | PackedQTensor'
-  zero: jax.Array | None  # uint8 codes; not packed.
+  zero: jax.Array | None  # uint8 bytes of packed codes, or float32.
   size: int = dataclasses.field(metadata={'static': True})  # Packed axis.
   spec: spec_lib.Spec = dataclasses.field(metadata={'static': True})
   axis: tuple[int, ...] = dataclasses.field(metadata={'static': True})
@@ -133,13 +133,15 @@ def _pack(q: qtensor.QTensor) -> PackedQTensor:
   else:
     words = pack_codes(_unsigned(codes, fmt), fmt.bits)
   inner = lambda a: pack(a) if isinstance(a, qtensor.QTensor) else a
-  side = inner(q.side)
+  zero, side = q.zero, inner(q.side)
+  if q.spec.integer_zero:
+    zero = pack_codes(zero, fmt.bits)
   if isinstance(fmt, formats.Choice):
-    side = pack_codes(q.side, fmt.side_bits)
+    side = pack_codes(side, fmt.side_bits)
   return PackedQTensor(
     jnp.moveaxis(words, -1, axis),
     inner(q.scale),
-    q.zero,
+    zero,
     q.codes.shape[axis],
     q.spec,
     q.axis,
@@ -157,11 +159,13 @@ def unpack(p: PackedQTensor) -> qtensor.QTensor:
   else:
     codes = _signed(unpack_codes(words, fmt.bits, p.size), fmt)
   inner = lambda a: unpack(a) if isinstance(a, PackedQTensor) else a
-  side = inner(p.side)
+  zero, side = p.zero, inner(p.side)
+  if p.spec.integer_zero:
+    zero = unpack_codes(zero, fmt.bits, p.scale.shape[-1])
   if isinstance(fmt, formats.Choice):
-    side = unpack_codes(p.side, fmt.side_bits, p.scale.shape[-1])
+    side = unpack_codes(side, fmt.side_bits, p.scale.shape[-1])
   codes = jnp.moveaxis(codes, -1, p.axis[-1])
-  return qtensor.QTensor(codes, inner(p.scale), p.zero, p.spec, p.axis, side)
+  return qtensor.QTensor(codes, inner(p.scale), zero, p.spec, p.axis, side)
 
 
 def _unsigned(codes, fmt):
@@ -197,19 +201,28 @@ def bits(tree) -> int:
 
 def _leaf_bits(leaf) -> int:
   if isinstance(leaf, qtensor.QTensor):
-    return 8 * _code_bytes(leaf) + bits((leaf.scale, leaf.zero)) + _side(leaf)
+    return 8 * _code_bytes(leaf) + bits(leaf.scale) + _extra_bits(leaf)
   if isinstance(leaf, PackedQTensor):
     return bits((leaf.words, leaf.scale, leaf.zero, leaf.side))
   return int(np.size(leaf)) * np.dtype(leaf.dtype).itemsize * 8
 
 
-def _side(q: qtensor.QTensor) -> int:
-  """Bits of the side data, as they would be packed."""
-  if not isinstance(q.spec.format, formats.Choice):
-    return bits(q.side)
-  last = q.side.shape[-1] if q.side.ndim else 1
-  size = math.ceil(last * q.spec.format.side_bits / 8)
-  return 8 * size * (q.side.size // max(last, 1))
+def _extra_bits(q: qtensor.QTensor) -> int:
+  """Bits of the zero points and side data, as they would be packed."""
+  fmt = q.spec.format
+  zero, side = bits(q.zero), bits(q.side)
+  if q.spec.integer_zero and fmt.bits <= 8:
+    zero = _packed_bits(q.zero, fmt.bits)
+  if isinstance(fmt, formats.Choice):
+    side = _packed_bits(q.side, fmt.side_bits)
+  return zero + side
+
+
+def _packed_bits(codes, width: int) -> int:
+  """Bits of small codes, packed along their last axis."""
+  last = codes.shape[-1] if codes.ndim else 1
+  row = sum(math.ceil(last * w / 8) for w in planes(width))
+  return 8 * row * (codes.size // max(last, 1))
 
 
 def _code_bytes(q: qtensor.QTensor) -> int:

@@ -15,6 +15,8 @@ from lowbit.transforms.hadamard import (
   hadamard_matrix,
   largest_block,
 )
+from lowbit.transforms.permutation import key_order, permute_heads
+from lowbit.transforms.pre_shift import apply_shift, pre_shift
 from lowbit.transforms.smoothing import smooth, smooth_scale
 from lowbit.transforms.structure import Structure, rmsnorm_decoder, untie
 
@@ -22,12 +24,16 @@ __all__ = [
   'Hadamard',
   'Structure',
   'apply_hadamard',
+  'apply_shift',
   'equalize',
   'fold_norms',
   'fold_pair',
   'fold_scale',
   'hadamard_matrix',
+  'key_order',
   'largest_block',
+  'permute_heads',
+  'pre_shift',
   'rmsnorm_decoder',
   'rotate_residual',
   'scale_columns',
