@@ -16,8 +16,8 @@ from lowbit import formats, quantize
 def pre_shift(absmax: jax.Array, fmt: formats.Minifloat) -> jax.Array:
   """The shift k of each channel: x_j 2^k is quantized with the tensor's scale.
 
-  With a channel's own real bias b_j = 2^E - log2(absmax_j) + log2(2 - 2^-M) - 1,
-  and the tensor's the smallest of them, k = clip(round(b_j) - round(min b), 0,
+  Channel j has the real bias b_j = 2^E - log2(absmax_j) + log2(2 - 2^-M) - 1,
+  and the tensor the smallest of them; k = clip(round(b_j) - round(min b), 0,
   2^E - 1): channels that lie 2^E binades or more below the largest are rescued
   in part only.
 
