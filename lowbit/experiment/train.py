@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lowbit.data import text
+from lowbit.data import embedded, text
 from lowbit.models import decoder, loss
 
 LN2 = float(np.log(2))
@@ -67,9 +67,22 @@ def optimizer(config) -> optax.GradientTransformation:
 
 
 def init(config, model: decoder.Decoder) -> TrainState:
-  """The state before the first step, from config.seed."""
-  tokens = jnp.zeros((1, 8), jnp.int32)
-  params = model.init(jax.random.key(config.seed), tokens)['params']
+  """The state before the first step, from config.seed or config.start.
+
+  Raises:
+    ValueError: If config.start is no weights file of a decoder of these sizes.
+  """
+  if config.start:
+    sizes, params = embedded.load(config.start)
+    if sizes != model.config:
+      raise ValueError(
+        f'`start` {config.start} holds a decoder of {sizes}, but `model` asks '
+        f'for {model.config}. Change one of them.'
+      )
+    params = jax.tree.map(jnp.asarray, params)
+  else:
+    tokens = jnp.zeros((1, 8), jnp.int32)
+    params = model.init(jax.random.key(config.seed), tokens)['params']
   return TrainState(jnp.int32(0), params, optimizer(config).init(params))
 
 

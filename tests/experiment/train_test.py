@@ -17,6 +17,7 @@ def config(path, **changes):
   return ml_collections.ConfigDict(
     {
       'seed': 0,
+      'start': '',
       'sequence': 16,
       'batch': 4,
       'steps': 20,
