@@ -6,7 +6,6 @@ python scripts/formats.py --specs=mxfp4,nvfp4,nf4@g64,bitmod4@g128
 """
 
 import dataclasses
-import pathlib
 
 import rich.console
 import rich.progress
