@@ -1,7 +1,7 @@
 """Suite `quantize`: formats against `x * 2` on the same array, and qwix.
 
 For each case what one does with a format: codes from an array, the array from
-codes, both at once, and both at once with the gradient of a loss. A sweep over
+codes, both at once, and both at once with a gradient passed back. A sweep over
 the weights of a model comes last, its compilation included.
 """
 
@@ -90,15 +90,19 @@ def _programs(case: str, x: jax.Array):
   yield 'fake', timing.compile(fake, x, key), other(theirs, x, key)
   yield (
     'gradient',
-    timing.compile(_gradient(fake), x, key),
-    other(theirs and _gradient(theirs), x, key),
+    timing.compile(_both_ways(fake), x, key, x),
+    other(theirs and _both_ways(theirs), x, key, x),
   )
 
 
-def _gradient(f):
-  """|f(x)|^2 / 2, and its gradient with respect to x."""
-  norm = lambda x, key: jnp.sum(f(x, key).astype(jnp.float32) ** 2) / 2
-  return jax.value_and_grad(norm)
+def _both_ways(f):
+  """f(x), and the gradient at x of what has the gradient g at f(x)."""
+
+  def forward_and_back(x, key, g):
+    y, pull = jax.vjp(lambda x: f(x, key), x)
+    return y, *pull(g)
+
+  return forward_and_back
 
 
 def _measured(own, other, double, repeats) -> dict:

@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lowbit import formats
 from lowbit.quantize import blocking, noise, scales, sides
@@ -111,7 +110,20 @@ def _quantize(x, key, spec, axis, blocks) -> QTensor:
   xb = blocks.split(x.astype(jnp.float32))
   scale, zero, side = _fit(xb, spec, blocks, axis, _store_scale)
   like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
+  xb = blocks.split(_elements(x))
   return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
+
+
+def _elements(x):
+  """`x` as float32, for a pass over its elements.
+
+  Where a scale rule reads the same array, XLA for CPUs would convert bfloat16
+  once for both, and write the result to memory: here its bits are moved.
+  """
+  if x.dtype != jnp.bfloat16:
+    return x.astype(jnp.float32)
+  high = x.view(jnp.uint16).astype(jnp.uint32) << 16
+  return high.view(jnp.float32)
 
 
 def quantize_with(
@@ -202,24 +214,25 @@ def _index(q: QTensor, blocks):
 
 
 def _encode(xb, like, blocks, key):
-  y = _ratio(xb, like, blocks)
+  y = _scaled(xb, like, blocks)
   return blocks.merge(_place(sides.encode, y, like, blocks, key))
 
 
-def _ratio(xb, like, blocks):
-  """Blocks in units of their steps."""
+def _scaled(xb, like, blocks):
+  """Blocks in units of their steps, moved by their zero points."""
   step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
-  return scales.divide(xb, jnp.where(step == 0, jnp.inf, step))
+  y = scales.divide(xb, jnp.where(step == 0, jnp.inf, step))
+  if like.zero is None:
+    return y
+  is_whole = like.spec.integer_zero and like.spec.rounding == 'nearest'
+  y = jnp.rint(y) if is_whole else y
+  return y + blocks.spread(like.zero.astype(jnp.float32))
 
 
 def _place(onto, y, like, blocks, key):
-  """Ratios onto the format; `onto` is `sides.encode` or `sides.round`."""
+  """Scaled blocks onto the format, by `sides.encode` or `sides.round`."""
   spec = like.spec
-  if like.zero is not None:
-    is_whole = spec.integer_zero and spec.rounding == 'nearest'
-    y = jnp.rint(y) if is_whole else y
-    y = y + blocks.spread(like.zero.astype(jnp.float32))
   draw = None if key is None else noise.uniform(key, y.shape)
   return onto(y, spec.format, _index(like, blocks), spec.rounding, draw)
 
@@ -304,7 +317,7 @@ def through(x, key, spec, axis, blocks, with_inside=False):
   xb = blocks.split(x.astype(jnp.float32))
   scale, zero, side = _fit(xb, spec, blocks, axis, _round_scale)
   like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
-  y = _ratio(xb, like, blocks)
+  y = _scaled(blocks.split(_elements(x)), like, blocks)
   values = _place(sides.round, y, like, blocks, key)
   inside = _inside(y, like, blocks) if with_inside else None
   return _unscale(values, like, blocks).astype(x.dtype), inside
@@ -322,10 +335,9 @@ def _round_scale(scale, fmt, axis):
 def _inside(y, like, blocks):
   if isinstance(like.spec.format, formats.Float32):
     return jnp.ones(blocks.shape, bool)
-  if like.zero is not None:
-    y = y + blocks.spread(like.zero.astype(jnp.float32))
-  low, high = np.float32(like.spec.format.values()[[0, -1]])
-  return blocks.merge((y >= low) & (y <= high))
+  low, high = like.spec.format.values()[[0, -1]]
+  slack = (high - low) * 1e-6  # The largest element, divided by its own scale.
+  return blocks.merge((y >= low - slack) & (y <= high + slack))
 
 
 def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
