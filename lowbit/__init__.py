@@ -26,6 +26,7 @@ from lowbit.quantize import (
 
 _LAZY = {
   'apply': 'lowbit.calibrate',
+  'compare': 'lowbit.experiment.compare',
   'quantize_model': 'lowbit.calibrate',
   'Recipe': 'lowbit.intercept',
   'Rule': 'lowbit.intercept',

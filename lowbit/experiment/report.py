@@ -68,14 +68,14 @@ def pareto(rows: Sequence[dict]) -> list[dict]:
   return front
 
 
-def check_plots() -> None:
-  """Raises ImportError, with the way out, if matplotlib is missing."""
+def check_plots(off: str = 'pass --config.picture=False') -> None:
+  """Raises ImportError if matplotlib is missing; `off` is a way out."""
   try:
     import matplotlib  # noqa: F401
   except ImportError as error:
     raise ImportError(
       "Pictures need matplotlib. Install the extra: pip install '.[viz]', or "
-      'pass --config.picture=False.'
+      f'{off}.'
     ) from error
 
 
