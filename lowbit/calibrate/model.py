@@ -141,8 +141,9 @@ def quantize_weight(
   """
   if rule.needs_statistics and stats is None:
     raise ValueError(
-      f"{type(rule.solver).__name__} needs statistics of the layer's input. "
-      'Pass `batches` to quantize_model, or use solvers.Nearest().'
+      f"{type(rule.solver).__name__} needs statistics of the layer's input, "
+      f'and the weight of shape {w.shape} has none. Pass `stats`; for a look-up '
+      'table (Embed), which has no input to weigh, use solvers.Nearest().'
     )
   if w.ndim == 2 and axes == (-2,):
     return _quantize_matrix(w, rule, stats)
