@@ -9,7 +9,6 @@ python scripts/formats.py --specs=mxfp4,nf4@g64 --weights=model.safetensors
 import dataclasses
 import math
 
-import rich.console
 import rich.progress
 from absl import app, flags, logging
 
@@ -53,8 +52,8 @@ def main(argv):
   """Prints tables, writes pictures and one JSON line a format and a spec."""
   if argv[1:]:
     raise app.UsageError(f'Unknown arguments {argv[1:]}.')
-  logging.set_verbosity(logging.WARNING)  # JAX tells of absent platforms.
-  console = rich.console.Console()
+  logging.set_verbosity(logging.WARNING)  # JAX tells of absent backends.
+  console = report.make_console()
   try:
     names = format_tables.names(_FORMATS.value)
     rows = [accuracy.summary(name) for name in names]

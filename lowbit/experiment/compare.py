@@ -17,7 +17,7 @@ from rich import table as rich_table
 
 from lowbit import quantize
 from lowbit.analysis import errors
-from lowbit.experiment import error_plots
+from lowbit.experiment import error_plots, report
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -32,14 +32,11 @@ class Comparison:
 
   def table(self) -> rich_table.Table:
     """SQNR, largest error, new zeros, bits per weight: one line a spec."""
-    out = rich_table.Table()
-    out.add_column('spec', overflow='fold', min_width=12)
     heads = ['SQNR (dB)', 'max error', 'to zero', 'bits']
-    for head in heads:
-      out.add_column(head, justify='right', no_wrap=True)
+    heads += ['worst (dB)'] * (self.tensors > 1)
+    out = report.empty_table('spec', *heads)
     if self.tensors > 1:
-      out.add_column('worst', justify='right', no_wrap=True)
-      out.add_column('tensor', overflow='fold')
+      out.add_column('in', overflow='fold')
     for row in self.rows:
       cells = [
         row.spec,

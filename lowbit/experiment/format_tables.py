@@ -9,6 +9,7 @@ from rich import table as rich_table
 
 from lowbit import formats, quantize
 from lowbit.analysis import accuracy
+from lowbit.experiment import report
 
 NUMBERS = ('bits', 'values', 'max', 'min', 'decades', 'least', 'most')
 LONG = 256  # A table of more codes shows its ends; the CSV has all.
@@ -45,10 +46,7 @@ def default_specs(given: Sequence[str], block: int = 32) -> list[str]:
 
 def summaries(rows: Sequence[accuracy.Summary]) -> rich_table.Table:
   """One line a format: range, and correct decimals."""
-  table = rich_table.Table()
-  table.add_column('format', overflow='fold', min_width=12)
-  for head in NUMBERS:
-    table.add_column(head, justify='right', no_wrap=True)
+  table = report.empty_table('format', *NUMBERS)
   for row in rows:
     table.add_row(
       row.name,
@@ -91,9 +89,8 @@ def codes(
   if path is not None:
     with open(path, 'w', newline='') as file:
       csv.writer(file).writerows([CODES, *rows])
-  table = rich_table.Table(title=f'{formats.get(fmt).name}: {len(rows)} codes')
-  for head in CODES:
-    table.add_column(head, justify='right', no_wrap=True)
+  title = f'{formats.get(fmt).name}: {len(rows)} codes'
+  table = report.empty_table(*CODES, title=title)
   cut = len(rows) > LONG
   for pattern, value, gap, decimals in rows[:ENDS] if cut else rows:
     table.add_row(pattern, f'{value:.9g}', _gap(gap), _cell(decimals))
@@ -107,10 +104,7 @@ def codes(
 def sqnr(table: Mapping[str, Mapping[str, float]]) -> rich_table.Table:
   """One line a spec, one column a distribution, in dB."""
   kinds = list(next(iter(table.values())))
-  out = rich_table.Table()
-  out.add_column('SQNR (dB)', overflow='fold')
-  for kind in kinds:
-    out.add_column(kind, justify='right', no_wrap=True)
+  out = report.empty_table('SQNR (dB)', *kinds)
   for spec, row in table.items():
     out.add_row(spec, *(f'{row[k]:.2f}' for k in kinds))
   return out

@@ -41,6 +41,7 @@ class Minifloat(base.Format):
 
   def __post_init__(self):
     e, m = self.exponent, self.mantissa
+    base.check_whole(exponent=e, mantissa=m, bias=self.bias or 0)
     if not (1 <= e <= 8 and 0 <= m <= 10 and 2 <= 1 + e + m <= 16):
       raise ValueError(
         f'A minifloat has 1..8 exponent bits, 0..10 mantissa bits and at most '
