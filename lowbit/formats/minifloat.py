@@ -12,6 +12,7 @@ SPECIALS = ('finite', 'ieee', 'fn', 'fnuz')
 # ml_dtypes, else all codes finite. Every other kind has a suffix.
 PLAIN = {(4, 3): 'fn', (5, 2): 'ieee', (3, 4): 'ieee'}
 SHORT = {(5, 10): 'fp16', (8, 7): 'bf16'}  # Both 'ieee'.
+SPLITS = {name: split for split, name in SHORT.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,8 +38,11 @@ _ELSEWHERE = {
 
 
 def _minifloat(match):
-  split = (int(match['e']), int(match['m']))
-  specials = match['kind'] or minifloat.PLAIN.get(split, 'finite')
+  if match['short']:
+    split, specials = minifloat.SPLITS[match['short']], 'ieee'
+  else:
+    split = (int(match['e']), int(match['m']))
+    specials = match['kind'] or minifloat.PLAIN.get(split, 'finite')
   bias = int(match['bias']) if match['bias'] else None
   return minifloat.Minifloat(*split, specials, bias, not match['over'])
 
@@ -51,7 +54,8 @@ _PATTERNS = (
   ),
   (r'uint(?P<b>\d+)', lambda m: integer.Integer(int(m['b']), signed=False)),
   (
-    r'e(?P<e>\d+)m(?P<m>\d+)(?P<kind>finite|ieee|fnuz|fn)?'
+    r'((?P<short>fp16|bf16)|'
+    r'e(?P<e>\d+)m(?P<m>\d+)(?P<kind>finite|ieee|fnuz|fn)?)'
     r'(_bias(?P<bias>-?\d+))?(?P<over>_overflow)?',
     _minifloat,
   ),
