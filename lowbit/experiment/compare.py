@@ -61,9 +61,11 @@ class Comparison:
     return error_plots.weight_errors(self.rows, self.counts, self.limit, path)
 
   def __repr__(self) -> str:
-    console = rich_console.Console(file=io.StringIO(), width=160)
+    console = rich_console.Console(
+      file=io.StringIO(), width=160, force_terminal=False, force_jupyter=False
+    )
     console.print(self.table())
-    return console.file.getvalue().rstrip()
+    return console.file.getvalue().strip('\n')
 
 
 def compare(
