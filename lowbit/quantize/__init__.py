@@ -23,6 +23,7 @@ from lowbit.quantize.qtensor import (
 from lowbit.quantize.scales import (
   Absmax,
   Density,
+  Entropy,
   Mse,
   Percentile,
   PowerOfTwo,
@@ -35,6 +36,7 @@ __all__ = [
   'Absmax',
   'Blocks',
   'Density',
+  'Entropy',
   'Estimator',
   'Mse',
   'PackedQTensor',
