@@ -49,8 +49,11 @@ class FixedPoint(base.Format):
 
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""
-    v = base.to_float32(x) * np.float32(2.0**self.fraction)
-    return self._whole.encode(v, rounding, noise)
+    whole, xp = self._whole, base.namespace(x)
+    # Clip first: a huge float times a power of two may overflow.
+    low, high = np.float32(whole.low), np.float32(whole.high)
+    v = xp.clip(base.to_float32(x), low * self._step, high * self._step)
+    return whole.encode(v * np.float32(2.0**self.fraction), rounding, noise)
 
   def decode(self, codes):
     """See `base.Format.decode`."""

@@ -179,10 +179,10 @@ class Minifloat(base.Format):
     body = code & np.int32(2 ** (self.bits - 1) - 1)
     shifted = body + np.int32((127 - self.bias) << self.mantissa)
     normal = (shifted << np.int32(23 - self.mantissa)).view(np.float32)
-    subnormal = (
-      base.astype(body, np.float32)
-      * np.float32(2.0**-self.mantissa)
-      * np.float32(2.0**self.min_exponent)
+    fraction = base.astype(body, np.float32) * np.float32(2.0**-self.mantissa)
+    # See `float_grid._round_fixed` for the limit of 1.
+    subnormal = xp.minimum(fraction, np.float32(1)) * np.float32(
+      2.0**self.min_exponent
     )
     y = xp.where(body < np.int32(2**self.mantissa), subnormal, normal)
     if self._inf_code is not None:

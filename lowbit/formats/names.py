@@ -71,7 +71,7 @@ _PATTERNS = (
     lambda m: fixed.FixedPoint(int(m['b']), int(m['f'])),
   ),
   (r'bitmod(?P<b>\d+)', lambda m: side.bitmod(int(m['b']))),
-  (r'afpq_(?P<inner>\w+)', lambda m: side.TwoSided(_parse(m['inner']))),
+  (r'afpq_(?P<inner>[\w-]+)', lambda m: side.TwoSided(_parse(m['inner']))),
 )
 
 

@@ -25,6 +25,7 @@ from lowbit.quantize.qtensor import (
 from lowbit.quantize.scales import (
   Absmax,
   Density,
+  Entropy,
   Mse,
   Percentile,
   PowerOfTwo,
@@ -41,6 +42,7 @@ __all__ = [
   'Density',
   'Dorefa',
   'Elastic',
+  'Entropy',
   'Estimator',
   'Learned',
   'Lsq',

@@ -124,6 +124,11 @@ def pack(q: qtensor.QTensor) -> PackedQTensor:
   return _pack(q)
 
 
+def _has_narrow_codes(a) -> bool:
+  """Whether a scale is itself quantized, to codes that are packed."""
+  return isinstance(a, qtensor.QTensor) and a.spec.format.bits <= 8
+
+
 @jax.jit
 def _pack(q: qtensor.QTensor) -> PackedQTensor:
   fmt, axis = q.spec.format, q.axis[-1]
@@ -132,7 +137,7 @@ def _pack(q: qtensor.QTensor) -> PackedQTensor:
     words = pack_ternary((codes + np.int8(1)).astype(jnp.uint8))
   else:
     words = pack_codes(_unsigned(codes, fmt), fmt.bits)
-  inner = lambda a: pack(a) if isinstance(a, qtensor.QTensor) else a
+  inner = lambda a: pack(a) if _has_narrow_codes(a) else a
   zero, side = q.zero, inner(q.side)
   if q.spec.integer_zero:
     zero = pack_codes(zero, fmt.bits)
@@ -159,13 +164,13 @@ def unpack(p: PackedQTensor) -> qtensor.QTensor:
   else:
     codes = _signed(unpack_codes(words, fmt.bits, p.size), fmt)
   inner = lambda a: unpack(a) if isinstance(a, PackedQTensor) else a
-  zero, side = p.zero, inner(p.side)
+  scale, zero, side = inner(p.scale), p.zero, inner(p.side)
   if p.spec.integer_zero:
-    zero = unpack_codes(zero, fmt.bits, p.scale.shape[-1])
+    zero = unpack_codes(zero, fmt.bits, scale.shape[-1])
   if isinstance(fmt, formats.Choice):
-    side = unpack_codes(side, fmt.side_bits, p.scale.shape[-1])
+    side = unpack_codes(side, fmt.side_bits, scale.shape[-1])
   codes = jnp.moveaxis(codes, -1, p.axis[-1])
-  return qtensor.QTensor(codes, inner(p.scale), zero, p.spec, p.axis, side)
+  return qtensor.QTensor(codes, scale, zero, p.spec, p.axis, side)
 
 
 def _unsigned(codes, fmt):

@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lowbit import formats
 from lowbit.quantize import blocking, scales, sides
@@ -91,7 +90,8 @@ def quantize(
 
   Returns:
     A `QTensor` of the shape of `x`. A block with a NaN or an infinity decodes
-    to NaN; a block of zeros decodes to zeros.
+    to NaN, but for casts without a scale (see `scales.Unit`); a block of zeros
+    decodes to zeros.
 
   Raises:
     TypeError: If `x` is not floating point.
@@ -133,7 +133,14 @@ def _fit(xb, spec, blocks, axis):
   """Stored scale, zero point and side data of blocks, all of `blocks.grid`."""
   fmt, rule, axes = spec.format, spec.scale, blocks.axes
   shaped = lambda a: a.reshape(blocks.grid)
-  stored = lambda s: _store_scale(shaped(s), spec.scale_format, axis)
+
+  def stored(scale):
+    if isinstance(spec.scale_format, spec_lib.Spec):
+      # The scale 1 of a block of zeros must not set the second level's range.
+      empty = jnp.all(xb == 0, axis=axes, keepdims=True)
+      scale = jnp.where(empty, 0.0, scale)
+    return _store_scale(shaped(scale), spec.scale_format, axis)
+
   if isinstance(fmt, formats.Choice):
     scale, index = sides.fit_choice(xb, fmt, rule, axes)
     return stored(scale), None, shaped(index)
@@ -155,21 +162,9 @@ def _store_scale(scale, fmt, axis):
   if isinstance(fmt, spec_lib.Spec):
     return quantize(scale, fmt, axis)
   if fmt.bits >= 16 and fmt.dtype is not None:
-    return scale.astype(fmt.dtype)
-  return jnp.where(
-    jnp.isnan(scale), np.uint8(_nan_code(fmt)), fmt.encode(scale)
-  )
-
-
-def _nan_code(fmt: formats.Format) -> int:
-  codes = fmt.codes()
-  nan = codes[np.isnan(np.asarray(fmt.decode(codes)))]
-  if not len(nan):
-    raise ValueError(
-      f'A scale format needs a NaN, to carry NaN and Inf; {fmt.name} has none. '
-      'Use e8m0, e4m3, e5m2, bf16, fp16, or a Spec.'
-    )
-  return int(nan[0])
+    return fmt.round(scale).astype(fmt.dtype)  # Saturated first.
+  nan = fmt.code_dtype.type(spec_lib.nan_code(fmt))
+  return jnp.where(jnp.isnan(scale), nan, fmt.encode(scale))
 
 
 def scales_of(q: QTensor) -> jax.Array:
@@ -206,7 +201,7 @@ def _encode(xb, like, blocks, key):
   spec, zero = like.spec, like.zero
   step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
-  y = xb / jnp.where(step == 0, jnp.inf, step)
+  y = scales.divide(xb, jnp.where(step == 0, jnp.inf, step))
   noise = None if key is None else jax.random.uniform(key, y.shape)
   if zero is not None:
     is_whole = spec.integer_zero and spec.rounding == 'nearest'

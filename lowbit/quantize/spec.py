@@ -3,7 +3,7 @@
   name   := format ['z'] ['!'] ['@' block] [':' scale] ['~' rounding]
   block  := tensor | channel | token | g<size> | b<size> | t<rows>x<columns>
   scale  := [<format> | '(' name ')'] ['-' rule] | rule
-  rule   := absmax | mse | p<percent> | density | unit
+  rule   := absmax | mse | p<percent> | entropy | density | unit
             | floor | ceil | rceil | even | rne | bfp | pow2mse
 
 'z' asks for a zero point, '!' refuses ragged tails. Examples:
@@ -15,6 +15,8 @@ mxfp8_e4m3, mxfp8_e5m2, mxint8, bfp4, bfp6, bfp8 and nvfp4 as shorthands.
 import dataclasses
 import functools
 import re
+
+import numpy as np
 
 from lowbit import formats
 from lowbit.quantize import blocking, scales
@@ -33,9 +35,10 @@ class Spec:
       group size along the contraction axis; or a tile (rows along the
       contraction axis, columns along the last other axis).
     scale: Scale rule, see `scales`.
-    scale_format: None for float32; a format, in which scales are cast (floats
-      of 16 bits are kept as such, others as codes); or a Spec, by which the
-      scales are quantized in turn: two levels, as in NVFP4.
+    scale_format: None for float32; a format with a NaN, in which scales are
+      cast (floats of 16 bits are kept as such, others as codes); or a Spec, by
+      which the scales are quantized in turn: two levels, as in NVFP4. A scale
+      above the range saturates; one that rounds to 0 makes its block zeros.
     zero_point: Affine: integers (the format is uintN, the zero point a code),
       or any other format with a real zero point in float32.
     rounding: 'nearest', 'stochastic', 'floor' or 'away'.
@@ -69,6 +72,14 @@ class Spec:
       )
     if self.zero_point:
       self._check_affine()
+    if isinstance(self.scale, scales.Entropy) and not (
+      signed and self.format.bits > 1
+    ):
+      raise ValueError(
+        'The rule entropy counts the levels of a signed integer, such as '
+        f'int8@tensor:entropy; got {self.format.name}.'
+      )
+    object.__setattr__(self, 'scale_format', _checked(self.scale_format))
     if isinstance(self.scale, scales.Density) and not self.zero_point:
       raise ValueError(
         "The rule density centres a zero point: write 'z', as in "
@@ -119,6 +130,36 @@ class Spec:
     if inner is None:
       return 32
     return (inner.format if isinstance(inner, Spec) else inner).storage_bits
+
+
+def _checked(scale_format):
+  """The scale format, float32 as None; raises if it cannot hold scales."""
+  if isinstance(scale_format, Spec):
+    if scale_format.rounding == 'stochastic':
+      raise ValueError(
+        'Scales are not rounded stochastically: no key reaches them. Got scale '
+        f'spec {scale_format}; use ~floor or ~nearest.'
+      )
+    return scale_format
+  if scale_format is None:
+    return None
+  fmt = formats.get(scale_format)
+  if isinstance(fmt, formats.Float32):
+    return None
+  if isinstance(fmt, formats.SideFormat) or nan_code(fmt) is None:
+    raise ValueError(
+      f'A scale format needs a NaN, to carry NaN and Inf; {fmt.name} has none. '
+      f'Use e8m0, e4m3, e5m2, bf16, fp16, or a Spec such as ({fmt.name}@g256).'
+    )
+  return fmt
+
+
+@functools.cache
+def nan_code(fmt: formats.Format) -> int | None:
+  """The first code that decodes to NaN, if there is one."""
+  codes = fmt.codes()
+  nan = codes[np.isnan(np.asarray(fmt.decode(codes)))]
+  return int(nan[0]) if len(nan) else None
 
 
 def _check_block(block) -> None:
@@ -176,7 +217,7 @@ def _wide(fmt: formats.Format) -> Spec:
 
 _NAME = re.compile(
   r'(?P<format>[\w-]+?)(?P<zero>((?<!fnu)z)?)(?P<strict>!?)(@(?P<block>\w+))?'
-  r'(:(?P<scale>[^~]+))?(~(?P<rounding>\w+))?'
+  r'(:(?P<scale>\(.+\)(-[^~()]+)?|[^~()]+))?(~(?P<rounding>\w+))?'
 )
 
 

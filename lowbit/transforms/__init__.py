@@ -1,5 +1,10 @@
 """Exact rewrites of a layer or a model, which make it easier to quantize."""
 
+from lowbit.transforms.bias import (
+  absorb_high_bias,
+  bias_correction,
+  relu_mean,
+)
 from lowbit.transforms.equalization import equalize
 from lowbit.transforms.fusion import (
   fold_norms,
@@ -24,8 +29,10 @@ from lowbit.transforms.structure import Structure, rmsnorm_decoder, untie
 __all__ = [
   'Hadamard',
   'Structure',
+  'absorb_high_bias',
   'apply_hadamard',
   'apply_shift',
+  'bias_correction',
   'equalize',
   'fold_norms',
   'fold_pair',
@@ -36,6 +43,7 @@ __all__ = [
   'permute_heads',
   'power_factors',
   'pre_shift',
+  'relu_mean',
   'rmsnorm_decoder',
   'rotate_residual',
   'round_with_factors',

@@ -30,10 +30,8 @@ def test_the_errors_are_those_of_the_scale():
   x, w = layer()
   activation, spec = PARSE('int8@token'), PARSE('int4@channel')
   scale, errors = lb.solvers.search_range((w,), x, spec, activation)
-  y = (
-    lb.fake_quantize(x / scale[None], activation)
-    @ lb.fake_quantize(w * scale, spec).T
-  )
+  smooth = lb.fake_quantize(x / scale[None], activation)
+  y = smooth @ lb.fake_quantize(w * scale[None], spec).T
   want = jnp.sum((y - x @ w.T) ** 2)
   np.testing.assert_allclose(errors.min(), want, rtol=1e-3)
 
