@@ -113,13 +113,16 @@ def pack(q: qtensor.QTensor) -> PackedQTensor:
     A `PackedQTensor`; `unpack` gives `q` back, bit for bit.
 
   Raises:
+    TypeError: If `q` is no `QTensor`.
     ValueError: For codes wider than 8 bits, which are left as they are, and
       for scalars.
   """
+  qtensor.check_qtensor(q, 'q')
   if q.spec.format.bits > 8 or q.ndim == 0:
     raise ValueError(
       f'Only arrays with codes of at most 8 bits are packed, got {q.spec} of '
-      f'shape {q.shape}. Wider codes are whole bytes already.'
+      f'shape {q.shape}. Leave it as it is: wider codes are whole bytes '
+      'already, and a scalar has no axis to pack along.'
     )
   return _pack(q)
 
@@ -156,7 +159,12 @@ def _pack(q: qtensor.QTensor) -> PackedQTensor:
 
 @jax.jit
 def unpack(p: PackedQTensor) -> qtensor.QTensor:
-  """The `QTensor` that was packed."""
+  """The `QTensor` that was packed; TypeError for anything else."""
+  if not isinstance(p, PackedQTensor):
+    raise TypeError(
+      f'`p` must be a PackedQTensor, got {type(p).__name__}. Make one with '
+      'pack(q).'
+    )
   fmt = p.spec.format
   words = jnp.moveaxis(p.words, p.axis[-1], -1)
   if fmt.storage_bits == 1.6:
