@@ -7,9 +7,9 @@ packed alike.
 
 In a chunk, a b-bit code is cut into planes of 4, 2 and 1 bits (3 = 2 + 1, 5 =
 4 + 1, ...), low bits first, and the planes lie behind each other. Each is
-planar: with P bytes in a plane of w bits, code j P + k of the chunk lies in byte
-k, at bit j w. Five ternary codes share a byte as base-3 digits, planar too.
-Tails are zeros.
+planar: with P bytes in a plane of w bits, code j P + k of the chunk lies in
+byte k, at bit j w. Five ternary codes share a byte as base-3 digits, planar
+too. Tails are zeros.
 """
 
 import dataclasses
@@ -23,7 +23,6 @@ import numpy as np
 from lowbit import formats
 from lowbit.quantize import qtensor
 from lowbit.quantize import spec as spec_lib
-
 
 CHUNK = 256  # Codes; the planes of a chunk are multiples of 32 bytes.
 TERNARY_CHUNK = 640  # The same in 128 bytes of five digits.
