@@ -44,15 +44,12 @@ def exact(x, w):
   ('m', 'k', 'n', 'w_spec'),
   [
     (1, 512, 128, 'int8@channel'),
-    (3, 256, 80, 'int4@channel'),
     (33, 300, 144, 'int4@channel'),
     (2, 100, 16, 'int4@channel'),
-    (4, 512, 48, 'int4z@channel'),
-    (5, 600, 32, 'int3@channel'),
-    (2, 256, 16, 'int6f@channel'),
-    (3, 512, 16, 'int2@tensor'),
-    (3, 512, 16, 'int1@channel'),
-    (4, 1400, 64, 'ternary@tensor'),
+    (4, 256, 48, 'int4z@channel'),
+    (5, 300, 32, 'int7@channel'),
+    (3, 256, 16, 'int2@tensor'),
+    (3, 256, 16, 'int1@channel'),
   ],
 )
 def test_bare_sums_are_exact(implementation, m, k, n, w_spec):
@@ -66,20 +63,18 @@ def test_bare_sums_are_exact(implementation, m, k, n, w_spec):
 
 
 @pytest.mark.parametrize('implementation', [*KERNELS, 'xla'])
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize(
-  ('x_spec', 'w_spec'),
+  ('x_spec', 'w_spec', 'dtype'),
   [
-    ('int8@token', 'int4@channel'),
-    ('int8@token', 'int4@g128'),
-    ('int4@g64', 'int4@g64'),
-    ('int4@g32', 'int8@channel'),
-    ('int8@token', 'int4z@g128'),
-    ('int8@token', 'int3@g512'),
+    ('int8@token', 'int4@g128', 'bfloat16'),
+    ('int4@g64', 'int4@g64', 'float32'),
+    ('int4@g128', 'int8@channel', 'float32'),
+    ('int8@token', 'int4z@g128', 'float32'),
+    ('int8@token', 'int3@g512', 'bfloat16'),
   ],
 )
 def test_scaled_sums_match_the_reference(implementation, dtype, x_spec, w_spec):
-  x, w = operands(5, 1100, 48, x_spec, w_spec)
+  x, w = operands(5, 556, 48, x_spec, w_spec)
   want = run(x, w, 'reference', dtype='float32')
   got = run(x, w, implementation, dtype=dtype)
   assert got.dtype == np.dtype(dtype)
@@ -100,7 +95,7 @@ def test_per_channel_results_are_the_same_bits(implementation):
 
 @pytest.mark.parametrize('implementation', [*KERNELS, 'xla', 'reference'])
 def test_two_stage_weights(implementation):
-  x, q = operands(4, 640, 64, 'int8@token', 'int4f@g128')
+  x, q = operands(4, 384, 64, 'int8@token', 'int4f@g128')
   w = op.two_stage(q)
   ints = np.rint(np.asarray(lb.dequantize(lb.unpack(w.q))))
   assert np.abs(ints).max() == 127
@@ -115,9 +110,9 @@ def test_two_stage_weights(implementation):
 
 
 @pytest.mark.parametrize('implementation', [*KERNELS, 'xla', 'reference'])
-@pytest.mark.parametrize('outliers', [128, 96, 300])
+@pytest.mark.parametrize('outliers', [96, 300])
 def test_mixed_precision_in_one_call(implementation, outliers):
-  x4, w4 = operands(6, 768, 64, 'int4@token', 'int4@channel')
+  x4, w4 = operands(6, 256, 64, 'int4@token', 'int4@channel')
   x8, w8 = operands(6, outliers, 64, 'int8@token', 'int8@channel', seed=1)
   got = run((x4, x8), (w4, w8), implementation)
   want = sum(
@@ -129,14 +124,14 @@ def test_mixed_precision_in_one_call(implementation, outliers):
 
 @pytest.mark.parametrize('implementation', KERNELS)
 def test_largest_codes_and_zero_groups(implementation):
-  x = lb.quantize(jnp.full((2, 1024), -1.0), 'int8@token')
-  w = jnp.ones((1024, 16)).at[256:512].set(0.0)
+  x = lb.quantize(jnp.full((2, 512), -1.0), 'int8@token')
+  w = jnp.ones((512, 16)).at[256:].set(0.0)
   q = lb.pack(lb.quantize(w, 'int8@channel', axis=-2))
   got = run(x, q, implementation, dtype=jnp.int32)
-  assert (np.asarray(got) == -127 * 127 * 768).all()
+  assert (np.asarray(got) == -127 * 127 * 256).all()
   grouped = lb.pack(lb.quantize(w, 'int4@g256', axis=-2))
   chex.assert_trees_all_close(
-    run(x, grouped, implementation), jnp.full((2, 16), -768.0), rtol=1e-5
+    run(x, grouped, implementation), jnp.full((2, 16), -256.0), rtol=1e-5
   )
 
 
@@ -147,7 +142,7 @@ def test_largest_codes_and_zero_groups(implementation):
   st.sampled_from(['int8@channel', 'int4@channel', 'int5@g64', 'ternary']),
   st.sampled_from([*KERNELS, 'xla']),
 )
-@hypothesis.settings(deadline=None, max_examples=12)
+@hypothesis.settings(deadline=None, max_examples=5)
 def test_random_shapes(m, k, n, w_spec, implementation):
   x, w = operands(m, k, n, 'int8@token', w_spec, seed=k)
   if api.explain(x, w)[implementation]:

@@ -93,7 +93,9 @@ def _kernel(bare, all_, out_ref):
     zeros = jnp.zeros(out_ref.shape, jnp.float32 if floats else jnp.int32)
     step = functools.partial(_unit, piece, floats)
     sums = jax.lax.fori_loop(0, piece.x.shape[0], step, zeros)
-    if not floats and not bare:
+    if bare:
+      sums = sums >> 4 if piece.high else sums
+    elif not floats:
       sums = sums.astype(jnp.float32) * piece.x_scale[0] * piece.w_scale[0]
     y += sums
   out_ref[...] = y.astype(out_ref.dtype)
@@ -105,13 +107,25 @@ def _unit(piece, floats, u, total):
   side = lambda ref: None if ref is None else at(ref)
   unit = piece.x.shape[2]
   c, i = divide(u, piece.per_chunk)
-  fields = read(piece.words, piece.storage, c, i, unit)
-  codes = storage_lib.integers(fields, piece.storage)
-  w = parts_lib.fold(codes, side(piece.zero), side(piece.ratio))
+  if piece.high:
+    w = _high(piece.words, c, i, unit)
+  else:
+    fields = read(piece.words, piece.storage, c, i, unit)
+    codes = storage_lib.integers(fields, piece.storage)
+    w = parts_lib.fold(
+      codes, side(piece.zero), side(piece.ratio), parts_lib.rint_by_floor
+    )
   sums = jnp.dot(piece.x[u], w, preferred_element_type=jnp.int32)
   if floats:
     sums = sums.astype(jnp.float32) * at(piece.x_scale) * at(piece.w_scale)
   return total + sums
+
+
+def _high(words, c, i, unit: int):
+  """int8 16 q of unit i of chunk c: `pieces.high_nibbles` of a traced lane."""
+  lane, at = divide(i * unit, 128)
+  part = words[c, pl.ds(at, unit), :].astype(jnp.int32)
+  return ((part << (4 - 4 * lane)) & 0xF0).astype(jnp.int8)
 
 
 def divide(x, y: int):

@@ -124,10 +124,9 @@ def _kernel(bare, chunks, all_, out_ref, acc_ref):
   @pl.when(k == pl.num_programs(2) - 1)
   def _():
     y = acc_ref[...]
-    for piece in all_[1:]:
-      if bare:
-        y += _all_chunks(piece, False)
-    if not bare:
+    if bare:
+      y = y >> 4 if first.high else y
+    else:
       y = y if floats else _scaled(y, first)
       for piece in all_[1:]:
         rest = _all_chunks(piece, piece.grouped)
@@ -143,10 +142,19 @@ def _all_chunks(piece, floats: bool):
   return sum(_chunk(piece, c, floats) for c in range(piece.words.shape[0]))
 
 
+def _codes(piece, words):
+  """Codes of a chunk, int32; or int8, times 16, if the piece is `high`."""
+  if not piece.high:
+    fields = storage.unpack(words, piece.storage, piece.chunk)
+    return storage.integers(fields, piece.storage)
+  words = words.astype(jnp.int32)
+  lanes = [pieces.high_nibbles(words, lane) for lane in (0, 1)]
+  return jnp.concatenate(lanes, axis=0)
+
+
 def _chunk(piece, c, floats: bool):
   """int32 sums over chunk c, or scaled float32 ones: [bm, bn]."""
-  fields = storage.unpack(piece.words[c], piece.storage, piece.chunk)
-  codes = storage.integers(fields, piece.storage)
+  codes = _codes(piece, piece.words[c])
   unit = piece.x.shape[2]
   at = lambda ref, u: ref[u if ref.shape[0] > 1 else 0]
   total = None
@@ -155,7 +163,8 @@ def _chunk(piece, c, floats: bool):
     zero, ratio = (
       None if ref is None else at(ref, u) for ref in (piece.zero, piece.ratio)
     )
-    w = parts_lib.fold(codes[s * unit : (s + 1) * unit], zero, ratio)
+    w = codes[s * unit : (s + 1) * unit]
+    w = w if piece.high else parts_lib.fold(w, zero, ratio)
     sums = jnp.dot(piece.x[u], w, preferred_element_type=jnp.int32)
     if floats:
       sums = sums.astype(jnp.float32) * at(piece.x_scale, u)

@@ -199,20 +199,34 @@ def integers(words: jax.Array, s: storage.Storage) -> jax.Array:
   return storage.integers(storage.unpack(words, s), s)
 
 
-def fold(codes: jax.Array, zero=None, ratio=None) -> jax.Array:
+def rint_by_floor(x: jax.Array) -> jax.Array:
+  """Nearest whole number, ties to even, where there is no rounding op.
+
+  Triton has none that Pallas lowers to; adding and subtracting 1.5 * 2^23 is
+  undone by XLA.
+  """
+  down = jnp.floor(x)
+  rest = x - down
+  odd = down - np.float32(2) * jnp.floor(down * np.float32(0.5)) > 0
+  up = (rest > 0.5) | ((rest == 0.5) & odd)
+  return jnp.where(up, down + np.float32(1), down)
+
+
+def fold(codes: jax.Array, zero=None, ratio=None, rint=jnp.rint) -> jax.Array:
   """int8 weights of int32 codes: less the zero point, or times the ratio.
 
   Args:
     codes: int32 [k, n].
     zero: int32 that broadcasts against them, or None.
     ratio: float32 of two-stage weights, or None.
+    rint: Rounds float32 to whole numbers.
   """
   if zero is not None:
     codes = codes - zero
   if ratio is not None:
-    scaled = jnp.rint(codes.astype(jnp.float32) * ratio)
+    scaled = codes.astype(jnp.float32) * ratio
     scaled = jnp.clip(scaled, np.float32(-127), np.float32(127))
-    codes = scaled.astype(jnp.int32)
+    codes = rint(scaled).astype(jnp.int32)
   return codes.astype(jnp.int8)
 
 

@@ -94,19 +94,19 @@ def _slab_sum(part, grouped: bool):
   """int32 sums, or scaled float32 ones if the whole part is `grouped`."""
   w = _weights(part)
   if not grouped:
-    return _long_dot(part.x, w)
+    return long_dot(part.x, w)
   group, size = part.group, part.size
   pad = -size % group
   x = jnp.pad(part.x, ((0, 0), (0, pad))).reshape(
     -1, (size + pad) // group, group
   )
   w = jnp.pad(w, ((0, pad), (0, 0))).reshape(-1, group, w.shape[1])
-  sums = jax.vmap(_long_dot, in_axes=(1, 0))(x, w).astype(jnp.float32)
+  sums = jax.vmap(long_dot, in_axes=(1, 0))(x, w).astype(jnp.float32)
   x_scale = part.x_scale.T[:, :, None]
   return jnp.sum(sums * x_scale * part.w_scale[:, None], axis=0)
 
 
-def _long_dot(x, w):
+def long_dot(x, w):
   """`exact_dot` for any K."""
   return sum(
     exact_dot(x[:, at : at + SLAB], w[at : at + SLAB])
