@@ -38,7 +38,7 @@ def with_absmax(
   """
   absmax = jax.lax.stop_gradient(absmax).astype(jnp.float32)
   absmax = jnp.where(absmax > 0, absmax, 1.0)
-  scale = absmax * scales.reciprocal(spec.format.scale_target)
+  scale = scales.divide(absmax, spec.format.scale_target)
   shape = (1,) * x.ndim
   like = qtensor.QTensor(x, scale.reshape(shape), None, spec, _axes(x))
   q = qtensor.quantize_with(jax.lax.stop_gradient(x), like, key)
