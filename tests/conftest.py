@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# libtpu, which only compiles here, would look for a TPU's metadata server.
+os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
 import jax
 

@@ -76,14 +76,18 @@ def faults(package, source):
       yield f'{package} imports Pallas'
 
 
-MODULES = sorted(p for p in ROOT.glob('*/*.py'))
+MODULES = sorted(p for p in ROOT.glob('*/**/*.py'))
+
+
+def package(path):
+  return path.relative_to(ROOT).parts[0]
 
 
 @pytest.mark.parametrize(
-  'path', MODULES, ids=lambda p: p.parent.name + '/' + p.stem
+  'path', MODULES, ids=lambda p: '/'.join(p.relative_to(ROOT).parts)
 )
 def test_imports_point_down(path):
-  assert list(faults(path.parent.name, path.read_text())) == []
+  assert list(faults(package(path), path.read_text())) == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_the_checker_sees_faults(package, source):
 
 
 def test_every_folder_has_a_level():
-  assert {p.parent.name for p in MODULES} <= set(LEVELS)
+  assert {package(p) for p in MODULES} <= set(LEVELS)
 
 
 def run(code):

@@ -3,7 +3,7 @@
   name   := format ['z'] ['!'] ['@' block] [':' scale] ['~' rounding]
   block  := tensor | channel | token | g<size> | b<size> | t<rows>x<columns>
   scale  := [<format> | '(' name ')'] ['-' rule] | rule
-  rule   := absmax | mse | p<percent> | density | unit
+  rule   := absmax | mse | p<percent> | entropy | density | unit
             | floor | ceil | rceil | even | rne | bfp | pow2mse
 
 'z' asks for a zero point, '!' refuses axes that groups do not divide. Examples:
@@ -79,6 +79,13 @@ class Spec:
       )
     if self.zero_point:
       self._check_affine()
+    if isinstance(self.scale, scales.Entropy) and not (
+      signed and self.format.bits > 1
+    ):
+      raise ValueError(
+        'The rule entropy counts the levels of a signed integer, such as '
+        f'int8@tensor:entropy; got {self.format.name}.'
+      )
     object.__setattr__(self, 'scale_format', _checked(self.scale_format))
     if isinstance(self.scale, scales.Density) and not self.zero_point:
       raise ValueError(

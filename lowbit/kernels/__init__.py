@@ -1,0 +1,5 @@
+"""Matmuls on packed weights: Pallas kernels for TPU and GPU, XLA elsewhere."""
+
+from lowbit.kernels.dequant_matmul import dequant_matmul
+
+__all__ = ['dequant_matmul']

@@ -1,0 +1,215 @@
+"""dequant_matmul on a GPU, in Triton: codes are decoded in registers.
+
+A program owns a block of the output and a part of K. It goes through the codes
+in pieces: rows of bytes whose fields at one shift are consecutive codes of a
+chunk, so that a piece meets a contiguous slice of x, and one scale a column.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from lowbit import formats
+from lowbit.kernels import operands, storage
+from lowbit.kernels.dequant_matmul import tuned
+
+
+def piece(op: operands.Operands) -> int:
+  """Codes of a piece: those that one row of bytes and one scale allow."""
+  s = op.storage
+  size = s.rows if s.ternary else s.chunk * min(s.widths) // 8
+  return math.gcd(size, op.group) if op.scale.shape[0] > 1 else size
+
+
+def reasons(rows: int, op: operands.Operands) -> list[str]:
+  """Why no tile fits, if none does."""
+  del rows
+  s, found = op.storage, []
+  if op.size < s.chunk:
+    found.append(f'K={op.size} is less than a chunk of {s.chunk} codes')
+  if piece(op) < 16:
+    found.append(
+      f'groups of {op.group} codes leave pieces of {piece(op)}, and a tensor '
+      'core takes 16'
+    )
+  return found
+
+
+def dequant_matmul(
+  x: jax.Array,
+  op: operands.Operands,
+  *,
+  out_dtype,
+  tiles: tuned.GpuTiles | None = None,
+  precision=None,
+  interpret: bool = False,
+) -> jax.Array:
+  """x [M, K] times the operands of a matrix [K, N], K in whole chunks."""
+  tiles = tiles or tuned.gpu(x.shape[0], op)
+  return _call(x, op, np.dtype(out_dtype), tiles, precision, interpret)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _call(x, op, out_dtype, tiles, precision, interpret):
+  m, n = x.shape[0], op.columns
+  grid = (
+    math.ceil(m / tiles.block_m),
+    math.ceil(n / tiles.block_n),
+    tiles.split_k,
+  )
+  inputs = {'x': x, 'words': op.words, 'scale': op.scale}
+  if op.zero is not None:
+    inputs['zero'] = op.zero
+  if op.tensor_scale is not None:
+    inputs['tensor_scale'] = op.tensor_scale
+  if (table := op.storage.table) is not None and len(table) > 16:
+    inputs['table'] = jnp.asarray(table)
+  static = dataclasses.replace(
+    op, words=None, scale=None, zero=None, tensor_scale=None
+  )
+  grouped = op.scale.shape[0] > 1
+  partial_dtype = out_dtype if tiles.split_k == 1 else jnp.float32
+  out = pl.pallas_call(
+    functools.partial(
+      _kernel, tuple(inputs), static, piece(op), grouped, tiles, precision
+    ),
+    grid=grid,
+    in_specs=[pl.no_block_spec] * len(inputs),
+    out_specs=pl.no_block_spec,
+    out_shape=jax.ShapeDtypeStruct((tiles.split_k, m, n), partial_dtype),
+    compiler_params=triton.CompilerParams(
+      num_warps=tiles.num_warps, num_stages=tiles.num_stages
+    ),
+    interpret=interpret,
+    name='dequant_matmul',
+  )(*inputs.values())
+  if tiles.split_k == 1:
+    return out[0]
+  return jnp.sum(out, axis=0).astype(out_dtype)
+
+
+def _kernel(names, op, unit, grouped, tiles, precision, *refs):
+  # x [M, K]   words [bytes, N]   scale, zero [groups, N]   out [split, M, N]
+  ref = dict(zip((*names, 'out'), refs))
+  m, n = ref['x'].shape[0], ref['words'].shape[1]
+  bm, bn = tiles.block_m, tiles.block_n
+  i, j, part = (pl.program_id(axis) for axis in range(3))
+  rows, columns = pl.ds(i * bm, bm), pl.ds(j * bn, bn)
+  inside_m = None if m % bm == 0 else i * bm + jnp.arange(bm) < m
+  inside_n = None if n % bn == 0 else j * bn + jnp.arange(bn) < n
+  side = functools.partial(_load, mask=inside_n, axis=1)
+  s = op.storage
+
+  def scales(row):
+    codes = side(ref['scale'].at[pl.ds(row, 1), columns])
+    return operands.decode_scale(codes, op.scale_format)
+
+  def step(c, acc):
+    load = lambda at: side(
+      ref['words'].at[pl.ds(c * s.rows + at, unit), columns]
+    ).astype(jnp.int32)
+    for p, fields in enumerate(_pieces(load, s, unit)):
+      at = c * s.chunk + p * unit
+      x = _load(ref['x'].at[rows, pl.ds(at, unit)], inside_m, 0)
+      w = _values(fields, s, ref.get('table'))
+      row = at // op.group if grouped else 0
+      if 'zero' in ref:
+        zero = side(ref['zero'].at[pl.ds(row, 1), columns])
+        w = w - zero.astype(jnp.float32)
+      y = jnp.dot(
+        x,
+        w.astype(x.dtype),
+        precision=precision,
+        preferred_element_type=jnp.float32,
+      )
+      acc = acc + (y * scales(row) if grouped else y)
+    return acc
+
+  chunks = op.size // s.chunk // tiles.split_k
+  acc = jax.lax.fori_loop(
+    part * chunks, (part + 1) * chunks, step, jnp.zeros((bm, bn), jnp.float32)
+  )
+  if not grouped:
+    acc = acc * scales(0)
+  if 'tensor_scale' in ref:
+    acc = acc * ref['tensor_scale'][0, 0]
+  mask = None
+  for inside, axis in ((inside_m, 0), (inside_n, 1)):
+    if inside is not None:
+      inside = jnp.broadcast_to(jnp.expand_dims(inside, 1 - axis), (bm, bn))
+      mask = inside if mask is None else mask & inside
+  triton.store(
+    ref['out'].at[part, rows, columns], acc.astype(ref['out'].dtype), mask=mask
+  )
+
+
+def _load(ref, mask, axis: int):
+  """Loads a block; where `mask` along `axis` is false, zeros."""
+  if mask is None:
+    return triton.load(ref)
+  mask = jnp.broadcast_to(jnp.expand_dims(mask, 1 - axis), ref.shape)
+  return triton.load(ref, mask=mask, other=0)
+
+
+def _pieces(load, s: storage.Storage, unit: int):
+  """Yields the fields of a chunk, `unit` consecutive codes at a time.
+
+  Args:
+    load: Maps an offset to `unit` rows of bytes from there on, int32.
+    s: How codes lie.
+    unit: Codes of a piece, which divides every plane.
+  """
+  load = functools.cache(load)
+  if s.ternary:
+    for digit in range(5):
+      for at in range(0, s.rows, unit):
+        word = load(at)
+        for _ in range(digit):
+          word = storage.divide_by_3(word)
+        yield word - 3 * storage.divide_by_3(word)
+    return
+  for p in range(s.chunk // unit):
+    fields, start, shift = None, 0, 0
+    for width in s.widths:
+      count = s.chunk * width // 8
+      lane, at = divmod(p * unit, count)
+      bits = (load(start + at) >> (lane * width)) & (2**width - 1)
+      bits = bits << shift
+      fields = bits if fields is None else fields | bits
+      start, shift = start + count, shift + width
+    yield fields
+
+
+def _values(fields, s: storage.Storage, table_ref):
+  """float32 values of fields; see `storage.values`."""
+  fmt = s.format
+  if isinstance(fmt, formats.Minifloat) and fmt.exponent <= 5:
+    return _half(fields, fmt)
+  gather = None
+  if table_ref is not None:
+    gather = lambda fields, _: triton.load(table_ref.at[fields])
+  return storage.values(fields, s, gather)
+
+
+def _half(fields, fmt: formats.Minifloat):
+  """Minifloats through the fields of float16, subnormals by the hardware.
+
+  Shift sign and magnitude in place, and multiply by the ratio of the biases.
+  Xia et al., FP6-LLM, 2024 (arXiv:2401.14112).
+  """
+  top = fmt.bits - 1
+  magnitude = fields & (2**top - 1)
+  sign = (fields >> top) << 15
+  bits = (sign | (magnitude << (10 - fmt.mantissa))).astype(jnp.int16)
+  half = jax.lax.bitcast_convert_type(bits, jnp.float16)
+  value = half.astype(jnp.float32) * 2.0 ** (15 - fmt.bias)
+  value = storage.specials(value, magnitude, fmt)
+  if fmt.specials == 'fnuz':
+    value = jnp.where(fields == 2**top, jnp.nan, value)
+  return value
