@@ -7,6 +7,7 @@ as on whole arrays.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -72,28 +73,32 @@ class Storage:
     return table
 
 
-def unpack(words: jax.Array, storage: Storage, size: int = 0) -> jax.Array:
+def unpack(
+  words: jax.Array, storage: Storage, size: int = 0, axis: int = 0
+) -> jax.Array:
   """Fields of one chunk: uint8 [bytes, n] -> int32 [size, n].
 
   Args:
     words: The bytes of a chunk.
     storage: How codes lie in them.
     size: Codes of a last, shorter chunk; 0 for a whole one.
+    axis: Along which codes lie.
   """
   size, words = size or storage.chunk, words.astype(jnp.int32)
+  cut = functools.partial(jax.lax.slice_in_dim, axis=axis)
   if storage.ternary:
     digits = []
     for _ in range(5):
       quotient = divide_by_3(words)
       digits.append(words - 3 * quotient)
       words = quotient
-    return jnp.concatenate(digits, axis=0)[:size]
+    return cut(jnp.concatenate(digits, axis), 0, size)
   fields, start, shift = None, 0, 0
   for width in storage.widths:
     count = math.ceil(size * width / 8)
-    part = words[start : start + count]
+    part = cut(words, start, start + count)
     lanes = [_bits(part, j * width, width) for j in range(8 // width)]
-    plane = jnp.concatenate(lanes, axis=0)[:size] << shift
+    plane = cut(jnp.concatenate(lanes, axis), 0, size) << shift
     fields = plane if fields is None else fields | plane
     start, shift = start + count, shift + width
   return fields

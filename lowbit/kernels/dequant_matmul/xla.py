@@ -13,6 +13,7 @@ def dequant_matmul(
   x: jax.Array, op: operands.Operands, *, out_dtype, precision=None
 ) -> jax.Array:
   """x [M, K] times the operands of a matrix [K, N], any K."""
+  op = operands.unpacked_zero(op)
   s, size = op.storage, x.shape[1]
   whole = size // s.chunk * s.chunk
   y = jnp.zeros((x.shape[0], op.columns), jnp.float32)
@@ -55,14 +56,14 @@ def _scaled(fields, op: operands.Operands, start) -> jax.Array:
   n = fields.shape[0]
   w = storage.values(fields, op.storage)
   if op.zero is not None:
-    w = w - _wide(op.zero, op, start, n).astype(jnp.float32)
+    w = w - operands.to_float(_wide(op.zero, op, start, n))
   scale = _wide(op.scale, op, start, n)
   return w * operands.decode_scale(scale, op.scale_format)
 
 
 def _wide(side, op: operands.Operands, start, n: int) -> jax.Array:
   """Rows of `side` for codes start..start + n: [n, N], or one row [1, N]."""
-  if side.shape[0] == 1:
+  if not op.grouped:
     return side
   if op.group % n == 0:
     return jax.lax.dynamic_slice_in_dim(side, start // op.group, 1)
