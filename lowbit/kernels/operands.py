@@ -40,6 +40,9 @@ class Operands:
     metadata={'static': True}
   )
   zero_bits: int = dataclasses.field(default=0, metadata={'static': True})
+  offset: int = dataclasses.field(  # Of the first code in its group.
+    default=0, metadata={'static': True}
+  )
 
   @property
   def columns(self) -> int:
@@ -75,6 +78,7 @@ class Operands:
       zero=cut(self.zero),
       size=stop - start,
       group=group,
+      offset=start % self.group if self.grouped else 0,
     )
 
 

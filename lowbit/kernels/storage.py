@@ -104,6 +104,66 @@ def unpack(
   return fields
 
 
+def pieces(load, storage: Storage, unit: int, step: int = 0):
+  """Yields the fields of a chunk, `unit` consecutive codes at a time.
+
+  Args:
+    load: Maps an offset to `unit` rows of bytes from there on.
+    storage: How codes lie.
+    unit: Codes of a piece, which divides every plane.
+    step: Codes from one piece to the next, which divides every plane; 0 for
+      `unit`.
+  """
+  load = functools.cache(lambda at, load=load: load(at).astype(jnp.int32))
+  if storage.ternary:
+    for digit in range(5):
+      for at in range(0, storage.rows, step or unit):
+        word = load(at)
+        for _ in range(digit):
+          word = divide_by_3(word)
+        yield word - 3 * divide_by_3(word)
+    return
+  for first in range(0, storage.chunk, step or unit):
+    fields, start, shift = None, 0, 0
+    for width in storage.widths:
+      count = storage.chunk * width // 8
+      lane, at = divmod(first, count)
+      bits = (load(start + at) >> (lane * width)) & (2**width - 1)
+      bits = bits << shift
+      fields = bits if fields is None else fields | bits
+      start, shift = start + count, shift + width
+    yield fields
+
+
+def fields_at(load, storage: Storage, codes, size: int):
+  """Fields of any codes of a chunk, byte by byte: int32 [count, n].
+
+  Args:
+    load: Maps offsets int32 [count] to those rows of bytes, [count, n].
+    storage: How codes lie.
+    codes: int32 [count], positions in the chunk.
+    size: Codes of the chunk, whole or not.
+  """
+  take = lambda at: load(at).astype(jnp.int32)
+  if storage.ternary:
+    count = storage.count(size)
+    digit = jax.lax.div(codes, count)
+    word = take(codes - count * digit)
+    for power in range(1, 5):
+      less = divide_by_3(word)
+      word = jnp.where(digit[:, None] >= power, less, word)
+    return word - 3 * divide_by_3(word)
+  fields, start, shift = None, 0, 0
+  for width in storage.widths:
+    count = math.ceil(size * width / 8)
+    lane = jax.lax.div(codes, count)
+    bits = take(start + codes - count * lane) >> (lane * width)[:, None]
+    bits = (bits & (2**width - 1)) << shift
+    fields = bits if fields is None else fields | bits
+    start, shift = start + count, shift + width
+  return fields
+
+
 def divide_by_3(x: jax.Array) -> jax.Array:
   """x // 3 for int32 x in 0..255, without a division."""
   return (x * 171) >> 9

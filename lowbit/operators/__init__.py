@@ -6,7 +6,7 @@ Every node is a pytree with `apply(x)`, `dense()`, `shape` and `bits()`.
 """
 
 from lowbit.operators.base import Operator, as_operator, bits, matmul
-from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode
+from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode, pack
 from lowbit.operators.nodes import (
   Permuted,
   QuantizeInput,
@@ -32,4 +32,5 @@ __all__ = [
   'bits',
   'decode',
   'matmul',
+  'pack',
 ]

@@ -150,7 +150,7 @@ def _kernel(names, op, unit, tiles, precision, *refs):
     load = lambda at: side(
       ref['words'].at[pl.ds(c * s.rows + at, unit), columns]
     )
-    for p, fields in enumerate(_pieces(load, s, unit)):
+    for p, fields in enumerate(storage.pieces(load, s, unit)):
       start = c * s.chunk + p * unit
       x = _load(ref['x'].at[rows, pl.ds(start, unit)], inside_m, 0)
       acc = add(acc, x, fields, start)
@@ -164,7 +164,9 @@ def _kernel(names, op, unit, tiles, precision, *refs):
     x = _tail_x(
       ref['x'].at[rows, pl.ds(whole + p * unit, unit)], inside_m, inside
     )
-    fields = _tail_fields(load, s, jnp.where(inside, codes, 0), size - whole)
+    fields = storage.fields_at(
+      load, s, jnp.where(inside, codes, 0), size - whole
+    )
     return add(acc, x, fields, whole + p * unit)
 
   whole, tail = divmod(size, s.chunk)
@@ -198,57 +200,6 @@ def _load(ref, mask, axis: int):
     return triton.load(ref)
   mask = jnp.broadcast_to(jnp.expand_dims(mask, 1 - axis), ref.shape)
   return triton.load(ref, mask=mask, other=0)
-
-
-def _pieces(load, s: storage.Storage, unit: int):
-  """Yields the fields of a chunk, `unit` consecutive codes at a time.
-
-  Args:
-    load: Maps an offset to `unit` rows of bytes from there on.
-    s: How codes lie.
-    unit: Codes of a piece, which divides every plane.
-  """
-  load = functools.cache(lambda at, load=load: load(at).astype(jnp.int32))
-  if s.ternary:
-    for digit in range(5):
-      for at in range(0, s.rows, unit):
-        word = load(at)
-        for _ in range(digit):
-          word = storage.divide_by_3(word)
-        yield word - 3 * storage.divide_by_3(word)
-    return
-  for p in range(s.chunk // unit):
-    fields, start, shift = None, 0, 0
-    for width in s.widths:
-      count = s.chunk * width // 8
-      lane, at = divmod(p * unit, count)
-      bits = (load(start + at) >> (lane * width)) & (2**width - 1)
-      bits = bits << shift
-      fields = bits if fields is None else fields | bits
-      start, shift = start + count, shift + width
-    yield fields
-
-
-def _tail_fields(load, s: storage.Storage, codes, size: int):
-  """Fields [unit, n] of `codes` of a last chunk of `size`, byte by byte."""
-  take = lambda at: load(at).astype(jnp.int32)
-  if s.ternary:
-    count = s.count(size)
-    digit = jax.lax.div(codes, count)
-    word = take(codes - count * digit)
-    for power in range(1, 5):
-      less = storage.divide_by_3(word)
-      word = jnp.where(digit[:, None] >= power, less, word)
-    return word - 3 * storage.divide_by_3(word)
-  fields, start, shift = None, 0, 0
-  for width in s.widths:
-    count = math.ceil(size * width / 8)
-    lane = jax.lax.div(codes, count)
-    bits = take(start + codes - count * lane) >> (lane * width)[:, None]
-    bits = (bits & (2**width - 1)) << shift
-    fields = bits if fields is None else fields | bits
-    start, shift = start + count, shift + width
-  return fields
 
 
 def _gather(ref, rows, columns):
