@@ -108,11 +108,11 @@ def _candidates(precision, tiles, interpret) -> tuple[choice.Candidate, ...]:
       )
 
     def reasons(x, w):
-      found = operands.why_not(w) + _bad_dtype(x)
+      found = operands.why_not(w)
       if not found:
         op = jax.eval_shape(operands.take_apart, w)
-        found = _module(module_name).reasons(x, op)
-      return found
+        found = list(_module(module_name).reasons(x, op))
+      return _bad_dtype(x) + found
 
     return choice.Candidate(name, run, reasons)
 
