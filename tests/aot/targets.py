@@ -128,3 +128,8 @@ def compile(function, target: Target, *args, sharding=None):
     jax.jit(function).trace(*args).lower(lowering_platforms=(target.platform,))
   )
   return lowered.compile()
+
+
+def size(tree) -> int:
+  """Bytes of all arrays of a tree."""
+  return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
