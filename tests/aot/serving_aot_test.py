@@ -72,11 +72,6 @@ def test_embedded_decoder_on_2x2(time):
 def test_large_decoder_on_16x16(time):
   program = compiled(POD, (16, 16), LARGE, 'int4@g128', 32, time, 1024)
   assert count(program) == 7 * LARGE.layers + 1
-  weights = targets.size(packed(LARGE, 'int4@g128')['layers_0'])
-  # A sixteenth of the codes is on each device, and nothing is unpacked there.
-  memory = program.memory_analysis()
-  limit = LARGE.layers * weights / 16
-  assert memory.temp_size_in_bytes < 0.5 * limit + 2**20 * time
 
 
 @pytest.mark.slow
