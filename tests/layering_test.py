@@ -31,7 +31,8 @@ LEVELS = {
   'experiment': 7,
 }
 # `data.embedded` reads weights for a decoder: it may name its sizes.
-SIDEWAYS = {('data', 'models')}
+# The Hadamard kernel takes the transform that it computes.
+SIDEWAYS = {('data', 'models'), ('kernels', 'transforms')}
 HOMES = {
   'flax': {'intercept', 'models', 'calibrate', 'experiment'},
   'optax': {'optim', 'recipes', 'experiment'},
