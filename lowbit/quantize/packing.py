@@ -176,15 +176,23 @@ def pack(q: qtensor.QTensor) -> PackedQTensor:
     A `PackedQTensor`; `unpack` gives `q` back, bit for bit.
 
   Raises:
+    TypeError: If `q` is no `QTensor`.
     ValueError: For codes wider than 8 bits, which are left as they are, and
       for scalars.
   """
+  qtensor.check_qtensor(q, 'q')
   if q.spec.format.bits > 8 or q.ndim == 0:
     raise ValueError(
       f'Only arrays with codes of at most 8 bits are packed, got {q.spec} of '
-      f'shape {q.shape}. Wider codes are whole bytes already.'
+      f'shape {q.shape}. Leave it as it is: wider codes are whole bytes '
+      'already, and a scalar has no axis to pack along.'
     )
   return _pack(q)
+
+
+def _has_narrow_codes(a) -> bool:
+  """Whether a scale is itself quantized, to codes that are packed."""
+  return isinstance(a, qtensor.QTensor) and a.spec.format.bits <= 8
 
 
 @jax.jit
@@ -195,7 +203,7 @@ def _pack(q: qtensor.QTensor) -> PackedQTensor:
     words = pack_ternary((codes + np.int8(1)).astype(jnp.uint8))
   else:
     words = pack_codes(unsigned(codes, fmt), fmt.bits)
-  inner = lambda a: pack(a) if isinstance(a, qtensor.QTensor) else a
+  inner = lambda a: pack(a) if _has_narrow_codes(a) else a
   zero, side = q.zero, inner(q.side)
   if q.spec.integer_zero:
     zero = pack_codes(zero, fmt.bits)
@@ -214,7 +222,12 @@ def _pack(q: qtensor.QTensor) -> PackedQTensor:
 
 @jax.jit
 def unpack(p: PackedQTensor) -> qtensor.QTensor:
-  """The `QTensor` that was packed."""
+  """The `QTensor` that was packed; TypeError for anything else."""
+  if not isinstance(p, PackedQTensor):
+    raise TypeError(
+      f'`p` must be a PackedQTensor, got {type(p).__name__}. Make one with '
+      'pack(q).'
+    )
   fmt = p.spec.format
   words = jnp.moveaxis(p.words, p.axis[-1], -1)
   if fmt.storage_bits == 1.6:
@@ -222,13 +235,13 @@ def unpack(p: PackedQTensor) -> qtensor.QTensor:
   else:
     codes = signed(unpack_codes(words, fmt.bits, p.size), fmt)
   inner = lambda a: unpack(a) if isinstance(a, PackedQTensor) else a
-  zero, side = p.zero, inner(p.side)
+  scale, zero, side = inner(p.scale), p.zero, inner(p.side)
   if p.spec.integer_zero:
-    zero = unpack_codes(zero, fmt.bits, p.scale.shape[-1])
+    zero = unpack_codes(zero, fmt.bits, scale.shape[-1])
   if isinstance(fmt, formats.Choice):
-    side = unpack_codes(side, fmt.side_bits, p.scale.shape[-1])
+    side = unpack_codes(side, fmt.side_bits, scale.shape[-1])
   codes = jnp.moveaxis(codes, -1, p.axis[-1])
-  return qtensor.QTensor(codes, inner(p.scale), zero, p.spec, p.axis, side)
+  return qtensor.QTensor(codes, scale, zero, p.spec, p.axis, side)
 
 
 def unsigned(codes, fmt: formats.Format):

@@ -42,9 +42,7 @@ def scale_of(amax, high: int):
   1 for zeros, NaN where there is a NaN or an infinity, as `scales.guard` has
   it; comparisons stand in for `isfinite`.
   """
-  scale = jnp.maximum(
-    amax * scales.reciprocal(float(high)), np.float32(scales.TINY)
-  )
+  scale = jnp.maximum(scales.divide(amax, high), np.float32(scales.TINY))
   scale = jnp.where(amax == 0, np.float32(1), scale)
   finite = amax <= LARGEST
   return jnp.where(finite, scale, np.float32(np.nan))
