@@ -98,9 +98,9 @@ def table_matmul(
   index = unpack(w.index, 4, w.triples)
   sign = unpack(w.sign, 1, w.triples)
   pair = unpack(w.pairs, 4, -(-rest // 2))
-  three = x[:, :rows].reshape(-1, w.triples, 3)
+  three = x[:, :rows].reshape(x.shape[0], w.triples, 3)
   two = jnp.pad(x[:, rows:], ((0, 0), (0, rest % 2)))
-  two = two.reshape(x.shape[0], -1, 2)
+  two = two.reshape(x.shape[0], two.shape[1] // 2, 2)
   found = _look_up(three, states(14, 3), index, int8_tables)
   mask = -sign[None]  # (s ^ -1) + 1 = -s.
   found = jnp.where(mask == 0, found, -found)
