@@ -30,8 +30,8 @@ LEVELS = {
   'recipes': 6,
   'experiment': 7,
 }
-# `data.embedded` reads weights for a decoder: it may name its sizes.
-# The Hadamard kernel takes the transform that it computes.
+# `data.embedded` reads weights for a decoder: it may name its sizes. A kernel
+# of a transform takes the matrices from where they are defined.
 SIDEWAYS = {('data', 'models'), ('kernels', 'transforms')}
 HOMES = {
   'flax': {'intercept', 'models', 'calibrate', 'experiment'},
