@@ -26,7 +26,9 @@ from lowbit.quantize import (
 
 _LAZY = {
   'apply': 'lowbit.calibrate',
+  'init_quantizers': 'lowbit.calibrate',
   'quantize_model': 'lowbit.calibrate',
+  'Backward': 'lowbit.intercept',
   'Recipe': 'lowbit.intercept',
   'Rule': 'lowbit.intercept',
 }

@@ -4,17 +4,26 @@ import math
 import os
 from collections.abc import Sequence
 
+from rich import box, console
 from rich import table as rich_table
 
 COLUMNS = (
   'recipe',
-  'bits/weight',
+  'bits/\nweight',
   'MB',
-  'bits/byte',
+  'bits/\nbyte',
   'change',
-  'KL (nats)',
+  'KL\n(nats)',
   'seconds',
 )
+
+
+def make_console() -> console.Console:
+  """The terminal; 100 columns at least where the output is no terminal."""
+  found = console.Console()
+  if found.is_terminal:
+    return found
+  return console.Console(width=max(found.width, 100))
 
 
 def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
@@ -24,9 +33,15 @@ def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
   the Pareto front of bits and loss is marked by a star.
   """
   front = {id(row) for row in pareto(rows)}
-  out = rich_table.Table(title=title or None)
+  # Without frames, the numbers leave 16 of 80 columns for the name.
+  out = rich_table.Table(
+    title=title or None,
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
   first, *numbers = COLUMNS
-  out.add_column(first, overflow='fold')
+  out.add_column(first, overflow='fold', min_width=12)
   for name in numbers:
     out.add_column(name, justify='right', no_wrap=True)
   for row in rows:

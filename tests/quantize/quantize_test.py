@@ -58,11 +58,12 @@ def test_spec_names_parse_and_print(name):
     ('wat@g64', 'Unknown'),
     ('mxfp5', 'shorthands'),
     ('mxfp4@g64', 'fixes its block'),
+    ('afpq_e2m1z@g64', 'zero point'),
     ('int4@g64:woo', 'Unknown'),
     ('int4@g64~up', 'rounding'),
     ('int4@g64:p0', 'percentile|percent'),
     ('', 'Cannot read'),
-    ('int4z@g64:floor', 'rules absmax'),
+    ('int4z@g64:floor', 'zero point'),
   ],
 )
 def test_bad_specs_say_what_is_allowed(name, hint):
@@ -237,7 +238,7 @@ def test_bits_count_every_byte():
   per = lambda name: lb.bits(lb.quantize(x, name)) / x.size
   assert per('int4@g64') == 4 + 32 / 64
   assert per('int4@g64:bf16') == 4 + 16 / 64
-  assert per('int4z@g64') == 4 + (32 + 4) / 64
+  assert per('int4z@g64') == 4 + (32 + 4) / 64  # The zero point is a code.
   assert per('mxfp4') == 4.25
   assert per('nvfp4') == 4.5 + 32 / x.size
   assert per('ternary@channel') == 26 * 8 / 128 + 32 / 128
