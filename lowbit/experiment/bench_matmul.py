@@ -1,4 +1,4 @@
-"""Packed matmuls: what they must move, what they do move, and how long it takes.
+"""Packed matmuls: what they must move, what they do move, and the time taken.
 
 `python scripts/bench.py --suite=matmul --size=4096`, K = N = size. The columns:
 
