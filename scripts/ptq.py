@@ -7,9 +7,8 @@ python scripts/ptq.py --config.recipe=gptq --config.weight=int3@g64
 import pathlib
 import time
 
-import rich.console
 import rich.progress
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from lowbit.experiment import ptq, report
@@ -27,8 +26,9 @@ def main(argv):
   """Runs what is not finished yet, and shows all as a table and a picture."""
   if argv[1:]:
     raise app.UsageError(f'Unknown arguments {argv[1:]}.')
+  logging.set_verbosity(logging.WARNING)  # JAX tells of absent backends.
   config, start = _CONFIG.value, time.monotonic()
-  console = rich.console.Console()
+  console = report.make_console()
   try:
     if config.picture:
       report.check_plots()

@@ -6,11 +6,10 @@ python scripts/reproduce.py --papers=all --write
 
 import pathlib
 
-import rich.console
 import rich.table
-from absl import app, flags
+from absl import app, flags, logging
 
-from lowbit.experiment import claims, results
+from lowbit.experiment import claims, report, results
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _PAPERS = flags.DEFINE_string('papers', 'all', 'Keys, or all.')
@@ -21,7 +20,8 @@ _WRITE = flags.DEFINE_bool('write', False, 'Write PAPERS.md and its store.')
 def main(argv):
   """Runs the chosen claims; exits with 1 unless all hold."""
   del argv
-  console = rich.console.Console()
+  logging.set_verbosity(logging.WARNING)  # JAX tells of absent backends.
+  console = report.make_console()
   every = {c.key: c for c in claims.load_all(_ROOT / 'configs/papers')}
   keys = list(every) if _PAPERS.value == 'all' else _PAPERS.value.split(',')
   unknown = sorted(set(keys) - set(every))

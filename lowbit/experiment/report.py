@@ -4,17 +4,43 @@ import math
 import os
 from collections.abc import Sequence
 
+from rich import box, console
 from rich import table as rich_table
 
 COLUMNS = (
   'recipe',
-  'bits/weight',
+  'bits/\nweight',
   'MB',
-  'bits/byte',
+  'bits/\nbyte',
   'change',
-  'KL (nats)',
+  'KL\n(nats)',
   'seconds',
 )
+
+
+def make_console() -> console.Console:
+  """The terminal; 100 columns at least where the output is no terminal."""
+  found = console.Console()
+  if found.is_terminal:
+    return found
+  return console.Console(width=max(found.width, 100))
+
+
+def empty_table(first: str, *numbers: str, title: str = ''):
+  """A table of named rows: names fold, numbers do not.
+
+  Without frames, wide numbers leave 16 of 80 columns for the name.
+  """
+  out = rich_table.Table(
+    title=title or None,
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
+  out.add_column(first, overflow='fold', min_width=12)
+  for name in numbers:
+    out.add_column(name, justify='right', no_wrap=True)
+  return out
 
 
 def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
@@ -24,11 +50,7 @@ def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
   the Pareto front of bits and loss is marked by a star.
   """
   front = {id(row) for row in pareto(rows)}
-  out = rich_table.Table(title=title or None)
-  first, *numbers = COLUMNS
-  out.add_column(first, overflow='fold')
-  for name in numbers:
-    out.add_column(name, justify='right', no_wrap=True)
+  out = empty_table(*COLUMNS, title=title)
   for row in rows:
     star = ' *' if id(row) in front else ''
     out.add_row(
@@ -68,14 +90,14 @@ def pareto(rows: Sequence[dict]) -> list[dict]:
   return front
 
 
-def check_plots() -> None:
-  """Raises ImportError, with the way out, if matplotlib is missing."""
+def check_plots(off: str = 'pass --config.picture=False') -> None:
+  """Raises ImportError if matplotlib is missing; `off` is a way out."""
   try:
     import matplotlib  # noqa: F401
   except ImportError as error:
     raise ImportError(
       "Pictures need matplotlib. Install the extra: pip install '.[viz]', or "
-      'pass --config.picture=False.'
+      f'{off}.'
     ) from error
 
 
