@@ -8,10 +8,11 @@ import statistics
 
 import numpy as np
 
-from lowbit.formats import table
+from lowbit.formats import base, table
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
+  base.check_whole(**{name.replace('`', ''): value})
   if not low <= value <= high:
     raise ValueError(f'{name} must lie in {low}..{high}, got {value}.')
 

@@ -19,6 +19,7 @@ class FixedPoint(base.Format):
   fraction: int  # Bits behind the point; may exceed the word, or be negative.
 
   def __post_init__(self):
+    base.check_whole(bits=self.bits, fraction=self.fraction)
     if not (2 <= self.bits <= 16 and -60 <= self.fraction <= 60):
       raise ValueError(
         'Fixed point has a word of 2..16 bits and -60..60 bits behind the '

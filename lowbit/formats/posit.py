@@ -24,6 +24,7 @@ class Posit(base.Format):
   es: int
 
   def __post_init__(self):
+    base.check_whole(bits=self.bits, es=self.es)
     if not (3 <= self.bits <= 16 and 0 <= self.es <= 4):
       raise ValueError(
         'A posit has 3..16 bits and es in 0..4, got '

@@ -81,12 +81,15 @@ class TwoSided(SideFormat):
   def __post_init__(self):
     fmt = self.inner
     if isinstance(fmt, (SideFormat, minifloat.Float32)):
-      raise ValueError(f'AFPQ takes a plain format inside, got {fmt.name}.')
+      raise ValueError(
+        'AFPQ takes a format of at most 16 bits without side data inside, got '
+        f'{fmt.name}. Use for example afpq_e2m1.'
+      )
     values = fmt.values()
     if not (values[0] < 0 < values[-1] and (values == 0).any()):
       raise ValueError(
         f'AFPQ needs a format with both signs and a zero, got {fmt.name}: its '
-        'scales meet at zero.'
+        'scales meet at zero. Use for example afpq_nf4.'
       )
 
   @property

@@ -29,10 +29,13 @@ def quantize_grid(
     [formats, *x.shape], dtype of x.
 
   Raises:
+    TypeError: If `x` is not floating point, or `specs` one name.
     ValueError: If the specs differ in more than their format, or a format is
       no float grid.
   """
   qtensor.check_float(x)
+  if isinstance(specs, str):
+    raise TypeError(f'`specs` must be a list of names, got {specs!r}.')
   parsed = [spec_lib.Spec.parse(s) for s in specs]
   if not parsed:
     raise ValueError('`specs` is empty. Give at least one, such as int4@g64.')

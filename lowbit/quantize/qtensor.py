@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lowbit import formats
 from lowbit.quantize import blocking, scales, sides
@@ -54,7 +55,9 @@ def blocks_of(
   """How a tensor of this shape is cut; ValueError for an unwanted tail."""
   axis = blocking.normalize_axis(axis, len(shape)) if shape else ()
   blocks = blocking.Blocks(shape, blocking.block_shape(spec.block, shape, axis))
-  if blocks.ragged and not spec.pad:
+  asked = blocking.asked_shape(spec.block, shape, axis)
+  too_long = any(b > n > 0 for b, n in zip(asked, shape))
+  if (blocks.ragged or too_long) and not spec.pad:
     raise ValueError(
       f'An array of shape {shape} does not divide in blocks of {spec.block} '
       f'along axis {axis}, and spec {spec} allows no padding. Choose a size '
@@ -66,9 +69,13 @@ def blocks_of(
 def check_float(x, name: str = 'x') -> None:
   """Raises TypeError unless `x` is an array of real floats."""
   dtype = getattr(x, 'dtype', None)
-  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+  if (
+    dtype is None
+    or not jnp.issubdtype(dtype, jnp.floating)
+    or np.dtype(dtype).itemsize > 8
+  ):
     raise TypeError(
-      f'`{name}` must be a floating-point array, got '
+      f'`{name}` must be a floating-point array of at most 64 bits, got '
       f'{dtype if dtype is not None else type(x).__name__}. Convert it, for '
       f'example with jnp.asarray({name}, jnp.float32).'
     )
@@ -83,7 +90,8 @@ def quantize(
   """Quantizes an array.
 
   Args:
-    x: float32, bfloat16 or float16 of any shape; computed in float32.
+    x: float32, bfloat16 or float16 of any shape; computed in float32, to which
+      float64 is rounded.
     spec: How, or its name, such as 'int4@g64'. Static under jit.
     axis: The contraction axis (or axes), along which groups run.
     key: PRNG key; needed by stochastic rounding, and by nothing else.
@@ -91,7 +99,11 @@ def quantize(
   Returns:
     A `QTensor` of the shape of `x`. A block with a NaN or an infinity decodes
     to NaN, but for casts without a scale (see `scales.Unit`); a block of zeros
-    decodes to zeros.
+    decodes to zeros. No scale is below 2^-126, where float32 flushes: smaller
+    blocks keep a coarse step. A scale that is too small for its own format,
+    such as up to 2^-10 in e4m3, becomes 0, and so does its block; one that is
+    too large saturates, and so do the values of its block (they are NaN in e8m0
+    and in formats that do not saturate, such as e4m3_overflow).
 
   Raises:
     TypeError: If `x` is not floating point.
@@ -116,9 +128,20 @@ def _quantize(x, key, spec, axis, blocks) -> QTensor:
 def quantize_with(
   x: jax.Array, like: QTensor, key: jax.Array | None = None
 ) -> QTensor:
-  """Quantizes `x` with the scales, spec and axis of `like` (same shape)."""
+  """Quantizes `x` with the scales, spec and axis of `like` (same shape).
+
+  Raises:
+    TypeError: If `x` is not floating point, or `like` no `QTensor`.
+    ValueError: If the shapes differ, or the key does not fit the rounding.
+  """
+  check_qtensor(like, 'like')
   check_float(x)
   _check_key(like.spec.rounding, key)
+  if x.shape != like.shape:
+    raise ValueError(
+      f'`x` of shape {x.shape} must have the shape of `like`, {like.shape}. '
+      'Quantize it anew, or reshape it.'
+    )
   blocks = blocks_of(x.shape, like.spec, like.axis)
   return _quantize_with(jnp.asarray(x), like, key, blocks)
 
@@ -219,6 +242,32 @@ def _check_key(rounding: str, key) -> None:
       f'{rounding!r} and key={"None" if key is None else "given"}. Pass '
       'key=jax.random.key(seed), or use ~stochastic in the spec.'
     )
+  if key is not None and not _is_key(key):
+    raise TypeError(
+      '`key` must be one PRNG key, got '
+      f'{getattr(key, "dtype", type(key).__name__)} of shape {np.shape(key)}. '
+      'Make it with jax.random.key(seed); map over several with jax.vmap.'
+    )
+
+
+def _is_key(key) -> bool:
+  """Whether it is one key, new style or raw."""
+  dtype = getattr(key, 'dtype', None)
+  if dtype is None:
+    return False
+  if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    return key.ndim == 0
+  return dtype == np.uint32 and key.ndim == 1
+
+
+def check_qtensor(q, name: str) -> None:
+  """Raises TypeError unless `q` is a `QTensor`."""
+  if not isinstance(q, QTensor):
+    got = f'a {q.dtype} array' if hasattr(q, 'dtype') else type(q).__name__
+    raise TypeError(
+      f'`{name}` must be a QTensor, got {got}. Make one with '
+      'quantize(x, spec); unpack gives that of a PackedQTensor.'
+    )
 
 
 def _blocks(q: QTensor) -> blocking.Blocks:
@@ -238,7 +287,17 @@ def _blocks(q: QTensor) -> blocking.Blocks:
 
 @functools.partial(jax.jit, static_argnums=1)
 def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
-  """Decodes a `QTensor` to an array of its shape, computed in float32."""
+  """Decodes a `QTensor` to an array of its shape, computed in float32.
+
+  Raises:
+    TypeError: If `q` is no `QTensor`, or `dtype` not floating point.
+  """
+  check_qtensor(q, 'q')
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise TypeError(
+      f'`dtype` must be floating point, got {np.dtype(dtype)}. The codes of a '
+      'QTensor are q.codes.'
+    )
   blocks = _blocks(q)
   index = _index(q, blocks)
   values = sides.decode(blocks.split(q.codes), q.spec.format, index)
@@ -267,6 +326,9 @@ def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
 
 def transpose(q: QTensor) -> QTensor:
   """The transposed matrix [.., m, n] -> [.., n, m], nothing requantized."""
+  check_qtensor(q, 'q')
+  if q.ndim < 2:
+    raise ValueError(f'`q` of shape {q.shape} has no two axes to swap.')
 
   def swap(a):
     if isinstance(a, QTensor):

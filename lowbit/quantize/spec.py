@@ -6,7 +6,7 @@
   rule   := absmax | mse | p<percent> | entropy | density | unit
             | floor | ceil | rceil | even | rne | bfp | pow2mse
 
-'z' asks for a zero point, '!' refuses ragged tails. Examples:
+'z' asks for a zero point, '!' refuses axes that groups do not divide. Examples:
 int4@g128, int4z@g64, e4m3@channel, e2m1@b32:e8m0-ceil, int8@tensor:p99.9,
 nf4@g64:(int8@g256), int4@g64~stochastic; and mxfp4, mxfp6_e2m3, mxfp6_e3m2,
 mxfp8_e4m3, mxfp8_e5m2, mxint8, bfp4, bfp6, bfp8 and nvfp4 as shorthands.
@@ -14,6 +14,7 @@ mxfp8_e4m3, mxfp8_e5m2, mxint8, bfp4, bfp6, bfp8 and nvfp4 as shorthands.
 
 import dataclasses
 import functools
+import numbers
 import re
 
 import numpy as np
@@ -42,7 +43,8 @@ class Spec:
     zero_point: Affine: integers (the format is uintN, the zero point a code),
       or any other format with a real zero point in float32.
     rounding: 'nearest', 'stochastic', 'floor' or 'away'.
-    pad: Whether a last block may be ragged (it is padded with zeros, and cut).
+    pad: Whether a last block may be ragged (it is padded with zeros, and cut),
+      and a group longer than its axis (it is the axis).
   """
 
   format: formats.Format
@@ -55,7 +57,12 @@ class Spec:
 
   def __post_init__(self):
     object.__setattr__(self, 'format', formats.get(self.format))
-    _check_block(self.block)
+    object.__setattr__(self, 'block', _checked_block(self.block))
+    if not callable(self.scale) or not hasattr(self.scale, 'name'):
+      raise TypeError(
+        '`scale` must be a rule such as lowbit.quantize.Absmax(), got '
+        f'{self.scale!r}. Spec.parse takes names.'
+      )
     if self.rounding not in formats.ROUNDINGS:
       raise ValueError(
         f'`rounding` must be one of {formats.ROUNDINGS}, got {self.rounding!r}.'
@@ -87,6 +94,12 @@ class Spec:
       )
 
   def _check_affine(self):
+    largest = np.finfo(np.float32).max
+    if self.format.bits > 16 or np.ptp(self.format.values()) > largest:
+      raise ValueError(
+        f'A zero point needs a range that fits in float32; {self.format.name} '
+        "is wider. Drop the 'z', or use a narrower format."
+      )
     if isinstance(self.format, formats.SideFormat) or (
       self.rounding == 'away' or not hasattr(self.scale, 'range')
     ):
@@ -143,6 +156,11 @@ def _checked(scale_format):
     return scale_format
   if scale_format is None:
     return None
+  if not isinstance(scale_format, str | formats.Format):
+    raise TypeError(
+      '`scale_format` must be None, a format, its name or a Spec; got '
+      f'{scale_format!r}.'
+    )
   fmt = formats.get(scale_format)
   if isinstance(fmt, formats.Float32):
     return None
@@ -162,19 +180,20 @@ def nan_code(fmt: formats.Format) -> int | None:
   return int(nan[0]) if len(nan) else None
 
 
-def _check_block(block) -> None:
+def _checked_block(block) -> blocking.Block:
+  """`block` with Python's ints."""
+  if isinstance(block, str) and block in blocking.NAMED:
+    return block
   sizes = block if isinstance(block, tuple) else (block,)
-  good = block in blocking.NAMED or (
-    len(sizes) in (1, 2)
-    and all(
-      isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes
-    )
-  )
-  if not good:
+  is_size = lambda s: isinstance(s, numbers.Integral) and s > 0
+  if not all(is_size(s) and not isinstance(s, bool) for s in sizes) or (
+    isinstance(block, tuple) and len(block) != 2
+  ):
     raise ValueError(
       f'`block` must be one of {blocking.NAMED}, a positive group size, or a '
       f'tile (rows, columns); got {block!r}.'
     )
+  return tuple(map(int, block)) if isinstance(block, tuple) else int(block)
 
 
 def _long_name(spec: Spec) -> str:
@@ -217,7 +236,8 @@ def _wide(fmt: formats.Format) -> Spec:
 
 _NAME = re.compile(
   r'(?P<format>[\w-]+?)(?P<zero>((?<!fnu)z)?)(?P<strict>!?)(@(?P<block>\w+))?'
-  r'(:(?P<scale>\(.+\)(-[^~()]+)?|[^~()]+))?(~(?P<rounding>\w+))?'
+  r'(:(?P<scale>\(.+\)(-[^~()]+)?|[^~()]+))?(~(?P<rounding>\w+))?',
+  re.ASCII,
 )
 
 
@@ -227,7 +247,8 @@ def _parse(name: str) -> Spec:
   if not match:
     raise ValueError(
       f'Cannot read {name!r} as a spec. Write format[@block][:scale]'
-      '[~rounding], for example int4@g64, e2m1@b32:e8m0-ceil, or mxfp4.'
+      '[~rounding], for example int4@g64, e2m1@b32:e8m0-ceil, or mxfp4; in '
+      'lower case, without spaces.'
     )
   spec = _base(name, match)
   changes = {'pad': not match['strict']}
