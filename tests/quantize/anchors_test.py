@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import lowbit as lb
-from lowbit.quantize import nested
 
 pytestmark = pytest.mark.slow
 
@@ -107,13 +106,3 @@ def test_casts_taper_as_posits_do(sigma, wanted):
     error = x - lb.fake_quantize(x, f'{name}@tensor:unit')
     snr = 10 * jnp.log10(jnp.mean(x**2) / jnp.mean(error**2))
     np.testing.assert_allclose(snr, want, atol=0.15)
-
-
-def test_narrowed_codes():
-  """Mean squared errors of int8 codes that are rounded again."""
-  x = tensor('gauss').reshape(128, 4096)
-  q = lb.quantize(x, 'int8@channel')
-  for bits, want in {6: 0.00223, 4: 0.0305, 3: 0.1217, 2: 0.4649}.items():
-    narrow = nested.narrow(q, bits)
-    error = float(jnp.mean((lb.dequantize(narrow) - x) ** 2))
-    np.testing.assert_allclose(error, want, rtol=0.1)
