@@ -143,7 +143,7 @@ def test_bad_specs(spec, message):
 
 
 def test_what_side_data_does_not_go_with():
-  with pytest.raises(ValueError, match='element by element'):
+  with pytest.raises(ValueError, match='choose their values'):
     lb.solvers.gptq(GAUSS[:8, :32], jnp.eye(32), 'bitmod4@g32')
   with pytest.raises(ValueError, match='one scale'):
     lb.fake_quantize(
