@@ -419,6 +419,14 @@ def _check_one_scale(fmt: formats.Format) -> None:
     )
 
 
+def wide_two_sided(q: QTensor) -> tuple[jax.Array, jax.Array]:
+  """Scales above and below zero of every element of a two-sided `q`."""
+  blocks = _blocks(q)
+  ones = blocks.split(jnp.ones(q.shape, jnp.float32))
+  wide = lambda s: blocks.merge(ones * blocks.spread(s))
+  return wide(scales_of(q)), wide(_decode_scale(q.side, q.spec))
+
+
 def transpose(q: QTensor) -> QTensor:
   """The transposed matrix [.., m, n] -> [.., n, m], nothing requantized."""
   check_qtensor(q, 'q')
