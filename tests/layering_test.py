@@ -30,8 +30,9 @@ LEVELS = {
   'recipes': 6,
   'experiment': 7,
 }
-# `data.embedded` reads weights for a decoder: it may name its sizes.
-SIDEWAYS = {('data', 'models')}
+# `data.embedded` reads weights for a decoder: it may name its sizes. A kernel
+# of a transform takes the matrices from where they are defined.
+SIDEWAYS = {('data', 'models'), ('kernels', 'transforms')}
 HOMES = {
   'flax': {'intercept', 'models', 'calibrate', 'experiment'},
   'optax': {'optim', 'recipes', 'experiment'},

@@ -146,7 +146,8 @@ def matmul(
   handler = getattr(_STATE, 'handler', None)
   if handler is None or module.is_initializing():
     leaf = module.get_variable('params', name)
-    if isinstance(leaf, operators.Operator | quantize.QTensor):
+    coded = quantize.QTensor | quantize.PackedQTensor
+    if isinstance(leaf, operators.Operator | coded):
       return operators.matmul(x, leaf)
     return jnp.matmul(x, module.param(name, init, shape, jnp.float32))
   found = layers.Contraction(name, (-1,), (-2,), True)
@@ -217,13 +218,10 @@ def record(call: Call) -> jax.Array:
 def serve(call: Call) -> jax.Array:
   """Runs a layer whose weight may be a QTensor or an operator."""
   leaf, x = call.weight, call.x
-  if isinstance(leaf, quantize.PackedQTensor):
-    leaf = quantize.unpack(leaf)
-  if not isinstance(leaf, operators.Operator | quantize.QTensor):
+  coded = quantize.QTensor | quantize.PackedQTensor
+  if not isinstance(leaf, operators.Operator | coded):
     return call.own(leaf, x)
-  op = leaf
-  if isinstance(leaf, quantize.QTensor):
-    op = operators.Coded(leaf)
+  op = operators.Coded(leaf) if isinstance(leaf, coded) else leaf
   # A QTensor of more than two axes is no matrix: its layer decodes it whole.
   if call.inject and math.prod(op.shape) == op.size:
     return call.inject(functools.partial(_dot_general, op))

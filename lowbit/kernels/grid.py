@@ -6,7 +6,6 @@ before, the last axis of the grid runs fastest.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -52,8 +51,3 @@ def cost(
   """What XLA is told of a kernel: flops, and the bytes of all its blocks."""
   moved = sum(block.moved(grid, array) for block, array in pairs)
   return pl.CostEstimate(flops=flops, transcendentals=0, bytes_accessed=moved)
-
-
-def steps(grid: tuple[int, ...]) -> int:
-  """Number of steps of a grid."""
-  return math.prod(grid)

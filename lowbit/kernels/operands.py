@@ -25,12 +25,13 @@ class Operands:
   """w[k, n] = (value(code) - zero) * scale * tensor_scale.
 
   - `scale` has a row for each group of `group` codes along K, or one row.
-  - `zero` has the shape of `scale`.
+  - `zero` has the shape of `scale`, or holds codes of `zero_bits` packed along
+    N, in whole chunks.
   """
 
   words: jax.Array  # uint8 [bytes, N].
   scale: jax.Array  # Floats or uint8 codes [groups, N].
-  zero: jax.Array | None  # uint8 or float32 [groups, N].
+  zero: jax.Array | None  # uint8 or float32 [groups, N or bytes].
   tensor_scale: jax.Array | None  # float32 [1, 1].
   size: int = dataclasses.field(metadata={'static': True})  # K.
   group: int = dataclasses.field(metadata={'static': True})  # K for one row.
@@ -38,20 +39,38 @@ class Operands:
   scale_format: formats.Format | None = dataclasses.field(
     metadata={'static': True}
   )
+  zero_bits: int = dataclasses.field(default=0, metadata={'static': True})
+  offset: int = dataclasses.field(  # Of the first code in its group.
+    default=0, metadata={'static': True}
+  )
 
   @property
   def columns(self) -> int:
     """N."""
     return self.words.shape[1]
 
+  @property
+  def grouped(self) -> bool:
+    """Whether scales change along K."""
+    return self.scale.shape[0] > 1
+
+  def bare(self) -> 'Static':
+    """What a kernel is compiled for, without the arrays."""
+    return Static(
+      self.group,
+      self.grouped,
+      self.storage,
+      self.scale_format,
+      self.zero_bits,
+    )
+
   def rows(self, start: int, stop: int) -> 'Operands':
     """Codes start..stop of K; whole chunks, but for the end of the last."""
     s = self.storage
     part = self.words[s.count(start) : s.count(stop)]
     groups = slice(start // self.group, math.ceil(stop / self.group))
-    one = self.scale.shape[0] == 1
-    cut = lambda a: a if a is None or one else a[groups]
-    group = stop - start if one else self.group
+    cut = lambda a: a[groups] if a is not None and self.grouped else a
+    group = self.group if self.grouped else stop - start
     return dataclasses.replace(
       self,
       words=part,
@@ -59,7 +78,40 @@ class Operands:
       zero=cut(self.zero),
       size=stop - start,
       group=group,
+      offset=start % self.group if self.grouped else 0,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Static:
+  """The part of `Operands` that is not data."""
+
+  group: int
+  grouped: bool
+  storage: storage_lib.Storage
+  scale_format: formats.Format | None
+  zero_bits: int
+
+  @property
+  def zero_storage(self) -> storage_lib.Storage:
+    """How packed zero points lie along N."""
+    fmt = formats.Integer(self.zero_bits, signed=False)
+    return storage_lib.Storage(fmt)
+
+
+def unpacked_zero(op: Operands) -> Operands:
+  """The same with zero points of one value a column."""
+  if not op.zero_bits:
+    return op
+  zero = packing.unpack_codes(op.zero, op.zero_bits, op.columns)
+  return dataclasses.replace(op, zero=zero, zero_bits=0)
+
+
+def to_float(zero: jax.Array) -> jax.Array:
+  """Zero points as float32; bytes through int32, which every unit has."""
+  if zero.dtype == jnp.uint8:
+    zero = zero.astype(jnp.int32)
+  return zero.astype(jnp.float32)
 
 
 def decode_scale(scale, fmt: formats.Format | None) -> jax.Array:
@@ -121,9 +173,12 @@ def take_apart(w: Weight) -> Operands:
   fmt, packed = w.spec.format, isinstance(w, quantize.PackedQTensor)
   size, n = shape(w)
   scale, scale_format, tensor_scale = _scale(w.scale, w.spec)
-  zero = w.zero
-  if zero is not None and packed and w.spec.integer_zero:
-    zero = packing.unpack_codes(zero, fmt.bits, scale.shape[-1])
+  zero, zero_bits = w.zero, 0
+  if zero is not None and packed and w.spec.integer_zero and fmt.bits < 8:
+    zero_bits = fmt.bits
+    if n % packing.CHUNK or scale.shape[-1] != n:
+      zero = packing.unpack_codes(zero, fmt.bits, scale.shape[-1])
+      zero_bits = 0
   lengths = quantize.Blocks((size, n), _block(w, (size, n))).lengths
   spread = lambda a: a if a is None else _columns(a, lengths[1], n)
   words = w.words if packed else w.codes
@@ -132,12 +187,13 @@ def take_apart(w: Weight) -> Operands:
   return Operands(
     words,
     spread(scale),
-    spread(zero),
+    zero if zero_bits else spread(zero),
     tensor_scale,
     size,
     max(lengths[0], 1) if scale.shape[0] > 1 else max(size, 1),
     storage_lib.Storage(fmt, packed),
     scale_format,
+    zero_bits,
   )
 
 

@@ -7,6 +7,7 @@ as on whole arrays.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -72,29 +73,93 @@ class Storage:
     return table
 
 
-def unpack(words: jax.Array, storage: Storage, size: int = 0) -> jax.Array:
+def unpack(
+  words: jax.Array, storage: Storage, size: int = 0, axis: int = 0
+) -> jax.Array:
   """Fields of one chunk: uint8 [bytes, n] -> int32 [size, n].
 
   Args:
     words: The bytes of a chunk.
     storage: How codes lie in them.
     size: Codes of a last, shorter chunk; 0 for a whole one.
+    axis: Along which codes lie.
   """
   size, words = size or storage.chunk, words.astype(jnp.int32)
+  cut = functools.partial(jax.lax.slice_in_dim, axis=axis)
   if storage.ternary:
     digits = []
     for _ in range(5):
       quotient = divide_by_3(words)
       digits.append(words - 3 * quotient)
       words = quotient
-    return jnp.concatenate(digits, axis=0)[:size]
+    return cut(jnp.concatenate(digits, axis), 0, size)
   fields, start, shift = None, 0, 0
   for width in storage.widths:
     count = math.ceil(size * width / 8)
-    part = words[start : start + count]
+    part = cut(words, start, start + count)
     lanes = [_bits(part, j * width, width) for j in range(8 // width)]
-    plane = jnp.concatenate(lanes, axis=0)[:size] << shift
+    plane = cut(jnp.concatenate(lanes, axis), 0, size) << shift
     fields = plane if fields is None else fields | plane
+    start, shift = start + count, shift + width
+  return fields
+
+
+def pieces(load, storage: Storage, unit: int, step: int = 0):
+  """Yields the fields of a chunk, `unit` consecutive codes at a time.
+
+  Args:
+    load: Maps an offset to `unit` rows of bytes from there on.
+    storage: How codes lie.
+    unit: Codes of a piece, which divides every plane.
+    step: Codes from one piece to the next, which divides every plane; 0 for
+      `unit`.
+  """
+  load = functools.cache(lambda at, load=load: load(at).astype(jnp.int32))
+  if storage.ternary:
+    for digit in range(5):
+      for at in range(0, storage.rows, step or unit):
+        word = load(at)
+        for _ in range(digit):
+          word = divide_by_3(word)
+        yield word - 3 * divide_by_3(word)
+    return
+  for first in range(0, storage.chunk, step or unit):
+    fields, start, shift = None, 0, 0
+    for width in storage.widths:
+      count = storage.chunk * width // 8
+      lane, at = divmod(first, count)
+      bits = (load(start + at) >> (lane * width)) & (2**width - 1)
+      bits = bits << shift
+      fields = bits if fields is None else fields | bits
+      start, shift = start + count, shift + width
+    yield fields
+
+
+def fields_at(load, storage: Storage, codes, size: int):
+  """Fields of any codes of a chunk, byte by byte: int32 [count, n].
+
+  Args:
+    load: Maps offsets int32 [count] to those rows of bytes, [count, n].
+    storage: How codes lie.
+    codes: int32 [count], positions in the chunk.
+    size: Codes of the chunk, whole or not.
+  """
+  take = lambda at: load(at).astype(jnp.int32)
+  if storage.ternary:
+    count = storage.count(size)
+    digit = jax.lax.div(codes, count)
+    word = take(codes - count * digit)
+    for power in range(1, 5):
+      less = divide_by_3(word)
+      word = jnp.where(digit[:, None] >= power, less, word)
+    return word - 3 * divide_by_3(word)
+  fields, start, shift = None, 0, 0
+  for width in storage.widths:
+    count = math.ceil(size * width / 8)
+    lane = jax.lax.div(codes, count)
+    bits = take(start + codes - count * lane) >> (lane * width)[:, None]
+    bits = (bits & (2**width - 1)) << shift
+    fields = bits if fields is None else fields | bits
     start, shift = start + count, shift + width
   return fields
 

@@ -6,7 +6,7 @@ Every node is a pytree with `apply(x)`, `dense()`, `shape` and `bits()`.
 """
 
 from lowbit.operators.base import Operator, as_operator, bits, matmul
-from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode
+from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode, pack
 from lowbit.operators.mixed_groups import MixedGroups
 from lowbit.operators.nodes import (
   Permuted,
@@ -34,4 +34,5 @@ __all__ = [
   'bits',
   'decode',
   'matmul',
+  'pack',
 ]

@@ -51,7 +51,7 @@ def clip_inside(x: jax.Array, low, high) -> jax.Array:
   return jnp.where(x < low, low, jnp.where(x > high, high, x))
 
 
-def _kept_axes(x: jax.Array, axis: Axis, block: str) -> tuple[int, ...]:
+def kept_axes(x: jax.Array, axis: Axis, block: str) -> tuple[int, ...]:
   """The axes that one parameter spans."""
   if block == 'tensor':
     return tuple(range(x.ndim))
@@ -96,7 +96,7 @@ class Lsq:
 
   def init(self, x, axis=-1) -> Params:
     """One step a block: float32, `x` with the block's axes of length 1."""
-    axes = _kept_axes(x, axis, self.block)
+    axes = kept_axes(x, axis, self.block)
     mean = jnp.mean(jnp.abs(x.astype(jnp.float32)), axis=axes, keepdims=True)
     step = 2 * mean / math.sqrt(self.format.high)
     return {'step': jnp.where(step > 0, step, jnp.float32(1))}
@@ -204,7 +204,7 @@ class Elastic:
 
   def init(self, x, axis=-1) -> Params:
     """One clip a block: the largest magnitude; mean |x| at 1 bit."""
-    axes = _kept_axes(x, axis, self.block)
+    axes = kept_axes(x, axis, self.block)
     magnitude = jnp.abs(x.astype(jnp.float32))
     reduce = jnp.mean if self.bits == 1 else jnp.max
     clip = reduce(magnitude, axis=axes, keepdims=True)

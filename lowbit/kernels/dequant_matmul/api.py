@@ -5,7 +5,6 @@ import importlib
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lowbit import quantize
@@ -99,20 +98,21 @@ def _candidates(precision, tiles, interpret) -> tuple[choice.Candidate, ...]:
   def on(name, module_name):
     def run(x, w):
       module = _module(module_name)
-      product = functools.partial(
-        module.dequant_matmul,
+      return module.dequant_matmul(
+        x,
+        operands.take_apart(w),
+        out_dtype=x.dtype,
         tiles=tiles,
         precision=precision,
         interpret=interpret,
       )
-      return _with_tail(product, x, operands.take_apart(w), precision)
 
     def reasons(x, w):
-      found = operands.why_not(w) + _bad_dtype(x)
+      found = operands.why_not(w)
       if not found:
         op = jax.eval_shape(operands.take_apart, w)
-        found = _module(module_name).reasons(x.shape[0], op)
-      return found
+        found = list(_module(module_name).reasons(x, op))
+      return _bad_dtype(x) + found
 
     return choice.Candidate(name, run, reasons)
 
@@ -141,19 +141,3 @@ def _bad_dtype(x) -> list[str]:
   if np.dtype(x.dtype).name in DTYPES:
     return []
   return [f'x is {x.dtype}, and the kernel takes {" and ".join(DTYPES)}']
-
-
-def _with_tail(kernel, x, op: operands.Operands, precision) -> jax.Array:
-  """A kernel on the whole chunks of K, and XLA on what is left."""
-  size, chunk = op.size, op.storage.chunk
-  whole = size // chunk * chunk
-  if whole == size:
-    return kernel(x, op, out_dtype=x.dtype)
-  y = kernel(x[:, :whole], op.rows(0, whole), out_dtype=jnp.float32)
-  rest = xla.dequant_matmul(
-    x[:, whole:],
-    op.rows(whole, size),
-    out_dtype=jnp.float32,
-    precision=precision,
-  )
-  return (y + rest).astype(x.dtype)

@@ -5,7 +5,6 @@ in pieces: rows of bytes whose fields at one shift are consecutive codes of a
 chunk, so that a piece meets a contiguous slice of x, and one scale a column.
 """
 
-import dataclasses
 import functools
 import math
 
@@ -19,24 +18,32 @@ from lowbit import formats
 from lowbit.kernels import operands, storage
 from lowbit.kernels.dequant_matmul import tuned
 
+FEW = 32  # Groups of fewer codes scale the matrix, not products.
+MOST = 64  # Codes of a piece: it lies in shared memory, as do those in flight.
+
 
 def piece(op: operands.Operands) -> int:
-  """Codes of a piece: those that one row of bytes and one scale allow."""
+  """Codes of a piece: what one block of bytes allows, and one scale.
+
+  Small groups are taken several at a time.
+  """
   s = op.storage
   size = s.rows if s.ternary else s.chunk * min(s.widths) // 8
-  return math.gcd(size, op.group) if op.scale.shape[0] > 1 else size
+  size = min(size, MOST)
+  shared = math.gcd(size, op.group) if op.grouped else size
+  if shared < FEW and min(size, FEW) % op.group == 0:
+    return min(size, FEW)
+  return shared
 
 
-def reasons(rows: int, op: operands.Operands) -> list[str]:
+def reasons(x, op: operands.Operands) -> list[str]:
   """Why no tile fits, if none does."""
-  del rows
-  s, found = op.storage, []
-  if op.size < s.chunk:
-    found.append(f'K={op.size} is less than a chunk of {s.chunk} codes')
+  del x
+  found = []
   if piece(op) < 16:
     found.append(
-      f'groups of {op.group} codes leave pieces of {piece(op)}, and a tensor '
-      'core takes 16'
+      f'groups of {op.group} codes leave pieces of {piece(op)}, and tensor '
+      'cores take 16'
     )
   return found
 
@@ -50,8 +57,8 @@ def dequant_matmul(
   precision=None,
   interpret: bool = False,
 ) -> jax.Array:
-  """x [M, K] times the operands of a matrix [K, N], K in whole chunks."""
-  tiles = tiles or tuned.gpu(x.shape[0], op)
+  """x [M, K] times the operands of a matrix [K, N]."""
+  tiles = tiles or tuned.gpu(x.shape[0], x.dtype.itemsize, op)
   return _call(x, op, np.dtype(out_dtype), tiles, precision, interpret)
 
 
@@ -70,14 +77,10 @@ def _call(x, op, out_dtype, tiles, precision, interpret):
     inputs['tensor_scale'] = op.tensor_scale
   if (table := op.storage.table) is not None and len(table) > 16:
     inputs['table'] = jnp.asarray(table)
-  static = dataclasses.replace(
-    op, words=None, scale=None, zero=None, tensor_scale=None
-  )
-  grouped = op.scale.shape[0] > 1
   partial_dtype = out_dtype if tiles.split_k == 1 else jnp.float32
   out = pl.pallas_call(
     functools.partial(
-      _kernel, tuple(inputs), static, piece(op), grouped, tiles, precision
+      _kernel, tuple(inputs), op.bare(), piece(op), tiles, precision
     ),
     grid=grid,
     in_specs=[pl.no_block_spec] * len(inputs),
@@ -94,7 +97,7 @@ def _call(x, op, out_dtype, tiles, precision, interpret):
   return jnp.sum(out, axis=0).astype(out_dtype)
 
 
-def _kernel(names, op, unit, grouped, tiles, precision, *refs):
+def _kernel(names, op, unit, tiles, precision, *refs):
   # x [M, K]   words [bytes, N]   scale, zero [groups, N]   out [split, M, N]
   ref = dict(zip((*names, 'out'), refs))
   m, n = ref['x'].shape[0], ref['words'].shape[1]
@@ -104,38 +107,82 @@ def _kernel(names, op, unit, grouped, tiles, precision, *refs):
   inside_m = None if m % bm == 0 else i * bm + jnp.arange(bm) < m
   inside_n = None if n % bn == 0 else j * bn + jnp.arange(bn) < n
   side = functools.partial(_load, mask=inside_n, axis=1)
-  s = op.storage
+  s, size = op.storage, ref['x'].shape[1]
+  last = tiles.split_k - 1
+
+  column = j * bn + jnp.arange(bn)
+  is_small = op.grouped and op.group < unit
+  count = unit // op.group if is_small else 1  # Scales of a piece.
+
+  def groups(row):  # Past the end lie codes of x = 0.
+    rows = row + jnp.arange(count)
+    return jnp.minimum(rows, ref['scale'].shape[0] - 1)
+
+  def wide(rows):  # [count, bn] -> [unit or 1, bn].
+    if count == 1:
+      return rows
+    shape = (count, op.group, bn)
+    return jnp.broadcast_to(rows[:, None], shape).reshape(unit, bn)
 
   def scales(row):
-    codes = side(ref['scale'].at[pl.ds(row, 1), columns])
-    return operands.decode_scale(codes, op.scale_format)
+    codes = _gather(ref['scale'], groups(row), column)
+    return wide(operands.decode_scale(codes, op.scale_format))
+
+  def zeros(row):
+    if op.zero_bits:
+      return wide(_packed_zeros(ref['zero'], groups(row), column, op))
+    return wide(operands.to_float(_gather(ref['zero'], groups(row), column)))
+
+  def add(acc, x, fields, start):
+    w = _values(fields, s, ref.get('table'))
+    row = jax.lax.div(start, op.group) if op.grouped else 0
+    if 'zero' in ref:
+      w = w - zeros(row)
+    if is_small:
+      w = w * scales(row)
+    y = jnp.dot(
+      x,
+      w.astype(x.dtype),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    )
+    return acc + (y * scales(row) if op.grouped and not is_small else y)
 
   def step(c, acc):
     load = lambda at: side(
       ref['words'].at[pl.ds(c * s.rows + at, unit), columns]
-    ).astype(jnp.int32)
-    for p, fields in enumerate(_pieces(load, s, unit)):
-      at = c * s.chunk + p * unit
-      x = _load(ref['x'].at[rows, pl.ds(at, unit)], inside_m, 0)
-      w = _values(fields, s, ref.get('table'))
-      row = at // op.group if grouped else 0
-      if 'zero' in ref:
-        zero = side(ref['zero'].at[pl.ds(row, 1), columns])
-        w = w - zero.astype(jnp.float32)
-      y = jnp.dot(
-        x,
-        w.astype(x.dtype),
-        precision=precision,
-        preferred_element_type=jnp.float32,
-      )
-      acc = acc + (y * scales(row) if grouped else y)
+    )
+    for p, fields in enumerate(storage.pieces(load, s, unit)):
+      start = c * s.chunk + p * unit
+      x = _load(ref['x'].at[rows, pl.ds(start, unit)], inside_m, 0)
+      acc = add(acc, x, fields, start)
     return acc
 
-  chunks = op.size // s.chunk // tiles.split_k
-  acc = jax.lax.fori_loop(
-    part * chunks, (part + 1) * chunks, step, jnp.zeros((bm, bn), jnp.float32)
+  def tail_step(p, acc):
+    whole = size // s.chunk * s.chunk
+    codes = p * unit + jnp.arange(unit)
+    inside = codes < size - whole
+    load = lambda at: _gather(ref['words'], s.count(whole) + at, column)
+    x = _tail_x(
+      ref['x'].at[rows, pl.ds(whole + p * unit, unit)], inside_m, inside
+    )
+    fields = storage.fields_at(
+      load, s, jnp.where(inside, codes, 0), size - whole
+    )
+    return add(acc, x, fields, whole + p * unit)
+
+  whole, tail = divmod(size, s.chunk)
+  acc = jnp.zeros((bm, bn), jnp.float32)
+  first, stop = (
+    jax.lax.div(whole * p, tiles.split_k) for p in (part, part + 1)
   )
-  if not grouped:
+  acc = jax.lax.fori_loop(first, stop, step, acc)
+  if tail:
+    pieces = jnp.where(
+      part == last, jnp.int32(math.ceil(tail / unit)), jnp.int32(0)
+    )
+    acc = jax.lax.fori_loop(jnp.int32(0), pieces, tail_step, acc)
+  if not op.grouped:
     acc = acc * scales(0)
   if 'tensor_scale' in ref:
     acc = acc * ref['tensor_scale'][0, 0]
@@ -157,33 +204,36 @@ def _load(ref, mask, axis: int):
   return triton.load(ref, mask=mask, other=0)
 
 
-def _pieces(load, s: storage.Storage, unit: int):
-  """Yields the fields of a chunk, `unit` consecutive codes at a time.
+def _gather(ref, rows, columns):
+  """ref[rows, columns] for vectors of both; outside, the nearest column."""
+  columns = jnp.minimum(columns, ref.shape[1] - 1)
+  shape = (rows.shape[0], columns.shape[0])
+  rows = jnp.broadcast_to(rows[:, None], shape)
+  return triton.load(ref.at[rows, jnp.broadcast_to(columns[None], shape)])
 
-  Args:
-    load: Maps an offset to `unit` rows of bytes from there on, int32.
-    s: How codes lie.
-    unit: Codes of a piece, which divides every plane.
-  """
-  load = functools.cache(load)
-  if s.ternary:
-    for digit in range(5):
-      for at in range(0, s.rows, unit):
-        word = load(at)
-        for _ in range(digit):
-          word = storage.divide_by_3(word)
-        yield word - 3 * storage.divide_by_3(word)
-    return
-  for p in range(s.chunk // unit):
-    fields, start, shift = None, 0, 0
-    for width in s.widths:
-      count = s.chunk * width // 8
-      lane, at = divmod(p * unit, count)
-      bits = (load(start + at) >> (lane * width)) & (2**width - 1)
-      bits = bits << shift
-      fields = bits if fields is None else fields | bits
-      start, shift = start + count, shift + width
-    yield fields
+
+def _packed_zeros(ref, rows, columns, op: operands.Static):
+  """Zero points of `columns` in rows of packed codes, float32 [rows, n]."""
+  s = op.zero_storage
+  chunk = jax.lax.div(columns, s.chunk)
+  codes = columns - chunk * s.chunk
+  fields, start, shift = None, 0, 0
+  for width in s.widths:
+    count = s.chunk * width // 8
+    lane = jax.lax.div(codes, count)
+    at = chunk * s.rows + start + codes - lane * count
+    bits = _gather(ref, rows, at).astype(jnp.int32) >> (lane * width)[None]
+    bits = (bits & (2**width - 1)) << shift
+    fields = bits if fields is None else fields | bits
+    start, shift = start + count, shift + width
+  return fields.astype(jnp.float32)
+
+
+def _tail_x(ref, inside_m, inside_k):
+  mask = jnp.broadcast_to(inside_k[None], ref.shape)
+  if inside_m is not None:
+    mask = mask & inside_m[:, None]
+  return triton.load(ref, mask=mask, other=0)
 
 
 def _values(fields, s: storage.Storage, table_ref):

@@ -42,11 +42,12 @@ def _key(rows: int, op: operands.Operands):
   return rows, op.size, op.columns, op.storage.format.storage_bits
 
 
-def tpu(rows: int, itemsize: int, op: operands.Operands) -> TpuTiles:
+def tpu(rows: int, itemsize: int, op: operands.Operands) -> TpuTiles | None:
   """Tiles for x [rows, K] of `itemsize` bytes.
 
   x stays resident for a whole row of blocks, so that it is read once, and the
-  rows are as many as fit, so that the weights are read once, too.
+  rows are as many as fit, so that the weights are read once, too. None if
+  nothing fits.
   """
   if found := TPU.get(_key(rows, op)):
     return found
@@ -55,30 +56,41 @@ def tpu(rows: int, itemsize: int, op: operands.Operands) -> TpuTiles:
   block_m = min(round_up(rows, sublanes), 2048)
   while block_m > 256 and 2 * block_m * size * itemsize > VMEM // 2:
     block_m = round_up(block_m // 2, sublanes)
-  block_n = 256 if op.columns > 128 else 128
-  chunks = size // op.storage.chunk
-  per = chunks
-  while 2 * block_m * per * op.storage.chunk * itemsize > VMEM // 2:
-    per = max(d for d in range(1, per) if chunks % d == 0)
-  return TpuTiles(block_m, block_n, per * op.storage.chunk)
+  # Zero points of a block of columns fill whole lanes.
+  block_n = {0: 256, 4: 256}.get(op.zero_bits, 1024)
+  block_k = size
+  while 2 * block_m * block_k * itemsize > VMEM // 2:
+    block_k = _shorter(block_k, size, op.storage.chunk)
+    if block_k is None:
+      return None
+  return TpuTiles(block_m, block_n, block_k)
 
 
-def gpu(rows: int, op: operands.Operands) -> GpuTiles:
+def _shorter(length: int, size: int, chunk: int) -> int | None:
+  """The next shorter part of `size` in whole chunks that divides it."""
+  if size % chunk:
+    return None
+  chunks = size // chunk
+  shorter = [d for d in range(1, length // chunk) if chunks % d == 0]
+  return max(shorter) * chunk if shorter else None
+
+
+def gpu(rows: int, itemsize: int, op: operands.Operands) -> GpuTiles:
   """Tiles for x [rows, K]: enough programs to fill 132 SMs twice."""
   if found := GPU.get(_key(rows, op)):
     return found
   block_m = 16
   while block_m < min(rows, 64):
     block_m *= 2
-  block_n = 64 if block_m <= 32 else 128
+  # What is in flight must fit the shared memory.
+  is_small = block_m <= 32
+  block_n = 64 if is_small or itemsize > 2 else 128
   programs = math.ceil(rows / block_m) * math.ceil(op.columns / block_n)
   chunks = op.size // op.storage.chunk
   split_k = 1
   while (
-    rows <= 32
-    and programs * split_k < 264
-    and chunks % (2 * split_k) == 0
-    and chunks // (2 * split_k) >= 2
+    rows <= 32 and programs * split_k < 264 and chunks // (2 * split_k) >= 2
   ):
     split_k *= 2
-  return GpuTiles(block_m, block_n, split_k, 4 if block_m <= 32 else 8)
+  warps, stages = 4 if is_small else 8, 3 if is_small and itemsize <= 2 else 2
+  return GpuTiles(block_m, block_n, split_k, warps, stages)
