@@ -97,10 +97,11 @@ def _compare(console, weights, specs, out):
     found = lb.compare(weights, specs, _AXIS.value)
   source = _WEIGHTS.value or 'the embedded decoder'
   table = found.table()
-  table.title = f'{found.tensors} tensors of {source}'
+  plural = 's' * (found.tensors > 1)
+  table.title = f'{found.tensors} tensor{plural} of {source}'
   console.print(table)
   if found.left_out:
-    console.print(f'{len(found.left_out)} tensors of one axis were left out.')
+    console.print(f'Left out, of one axis: {len(found.left_out)} tensors.')
   lines = [{'weights': source, **dataclasses.asdict(r)} for r in found.rows]
   for line in lines:
     del line['profile']

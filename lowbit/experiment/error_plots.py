@@ -73,37 +73,46 @@ def weight_errors(
     mosaic=[['weights', 'bits'], ['errors', 'bits']],
     width_ratios=[3, 2],
   )
-  limit = limit or 1.0
-  edges = np.linspace(-limit, limit, len(counts) + 1)
+  edges = np.linspace(-1, 1, len(counts) + 1) * (limit or 1.0)
   axes['weights'].stairs(counts, edges, fill=True, color='0.6')
   axes['weights'].set(yscale='log', ylabel='weights', ylim=(0.7, None))
-  middles = (edges[1:] + edges[:-1]) / 2
-  lines = []
-  markers = itertools.cycle('oDs^v<>P*X')
-  for row, color, marker in zip(rows, canvas.colors(len(rows)), markers):
-    profile = np.asarray(row.profile)
-    profile = np.where((profile > 0) & (counts >= SURE), profile, np.nan)
-    axes['errors'].plot(middles, profile, color=color, lw=1.2)
-    style = {'marker': marker, 'color': color, 'ms': 8, 'alpha': 0.8}
-    if math.isfinite(row.sqnr_db):
-      axes['bits'].plot(row.bits_per_weight, row.sqnr_db, **style)
-    lines.append(_line(**style))
-  axes['errors'].set(
-    yscale='log',
-    xlabel='value of the weight',
-    ylabel='RMS error',
-    ylim=(_least_shown(rows, counts), None),
-  )
+  styles = [
+    {'color': color, 'marker': marker, 'ms': 8, 'alpha': 0.8}
+    for color, marker in zip(
+      canvas.colors(len(rows)), itertools.cycle('oDs^v<>P*X')
+    )
+  ]
+  _profiles(axes['errors'], rows, counts, edges, styles)
   axes['errors'].sharex(axes['weights'])
   axes['weights'].tick_params(labelbottom=False)
-  axes['bits'].set(xlabel='bits per weight at rest', ylabel='SQNR (dB)')
-  axes['bits'].xaxis.get_major_locator().set_params(integer=True)
+  _bits(axes['bits'], rows, styles)
   for ax in axes.values():
     ax.grid(alpha=0.25)
+  lines = [_line(**style) for style in styles]
   fig.legend(
     lines, labels, loc='outside right upper', ncols=columns, fontsize=8
   )
   return canvas.saved(fig, path)
+
+
+def _profiles(ax, rows, counts: np.ndarray, edges: np.ndarray, styles) -> None:
+  """The RMS error by value, where enough weights tell it."""
+  middles = (edges[1:] + edges[:-1]) / 2
+  for row, style in zip(rows, styles):
+    profile = np.asarray(row.profile)
+    profile = np.where((profile > 0) & (counts >= SURE), profile, np.nan)
+    ax.plot(middles, profile, color=style['color'], lw=1.2)
+  ax.set(yscale='log', xlabel='value of the weight', ylabel='RMS error')
+  ax.set_ylim(bottom=_least_shown(rows, counts))
+
+
+def _bits(ax, rows, styles) -> None:
+  """SQNR against bits; exact specs have no place."""
+  for row, style in zip(rows, styles):
+    if math.isfinite(row.sqnr_db):
+      ax.plot(row.bits_per_weight, row.sqnr_db, **style)
+  ax.set(xlabel='bits per weight at rest', ylabel='SQNR (dB)')
+  ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _db(value: float) -> str:

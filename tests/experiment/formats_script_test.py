@@ -96,7 +96,7 @@ def test_the_embedded_weights_by_default(tmp_path):
   done = run(tmp_path / 'out', '--specs=mxfp4,nf4@g64')
   assert done.returncode == 0, done.stderr
   assert '44 tensors of the embedded decoder' in done.stdout
-  assert '13 tensors of one axis were left out' in done.stdout
+  assert 'Left out, of one axis: 13 tensors' in done.stdout
   first, second = rows(tmp_path / 'out/weights.jsonl')
   assert first['bits_per_weight'] == 4.25
   assert 18 < first['sqnr_db'] < second['sqnr_db'] < 22
