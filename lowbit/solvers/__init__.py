@@ -5,11 +5,13 @@ from lowbit.solvers.aqas import search_joint_scale
 from lowbit.solvers.awq import awq, output_error, search_clip, search_scale
 from lowbit.solvers.choices import Gptq, Nearest, Solver, nearest
 from lowbit.solvers.columns import gptq, inverse_factor
+from lowbit.solvers.float_search import FloatChoice, search_floats
 from lowbit.solvers.low_rank import low_rank
 from lowbit.solvers.sign_descent import refine
 from lowbit.solvers.statistics import Statistics, merge, observe, rotate
 
 __all__ = [
+  'FloatChoice',
   'Gptq',
   'Nearest',
   'Solver',
@@ -25,6 +27,7 @@ __all__ = [
   'refine',
   'rotate',
   'search_clip',
+  'search_floats',
   'search_joint_scale',
   'search_range',
   'search_scale',
