@@ -106,6 +106,7 @@ TAXONOMY = (
     equalization='transforms.equalize',
     low_rank_compensation='solvers.low_rank',
     searched_floats='solvers.search_floats',
+    learned_power='solvers.learn_power',
     bias_correction='transforms.bias_correction',
     zeroth_order_tuning='solvers.refine',
   ),
