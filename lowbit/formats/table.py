@@ -6,7 +6,7 @@ import numpy as np
 
 from lowbit.formats import base
 
-DENSE = 32  # Up to here the search compares with every mid-point.
+SELECTED = 5  # Levels of a search whose numbers are selected, not gathered.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,35 +91,68 @@ class Table(base.Format):
     below = np.where(tie_up, edges < middles, edges <= middles)
     return np.where(below, np.nextafter(edges, np.float32(np.inf)), edges)
 
-  def _count(self, v, edges: np.ndarray):
-    """How many edges are at most v."""
-    xp = base.namespace(v)
-    if len(edges) > DENSE:
-      count = xp.searchsorted(xp.asarray(edges), v, side='right')
-      return base.astype(count, np.int32)
-    count = xp.zeros(v.shape, np.int32)
-    for edge in edges:
-      count = count + base.astype(v >= edge, np.int32)
-    return count
-
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""
+    codes = np.arange(len(self.table), dtype=np.int32)
+    code = self._nearby(x, codes, rounding, noise)
+    return base.astype(code, self.code_dtype)
+
+  def round(self, x, rounding='nearest', noise=None):
+    """See `base.Format.round`."""
+    values = np.asarray(self.table, np.float32)
+    return base.astype(self._nearby(x, values, rounding, noise), x.dtype)
+
+  def _nearby(self, x, row, rounding, noise):
+    """The entries of `row`, codes or values, that `x` rounds to."""
     base.check_rounding(rounding, noise)
     xp = base.namespace(x)
     v = base.to_float32(x)
-    zero = np.abs(np.asarray(self.table)).argmin()
-    v = xp.where(xp.isnan(v), np.float32(self.table[zero]), v)
-    v = xp.clip(v, np.float32(self.table[0]), np.float32(self.table[-1]))
-    code = self._count(v, self._edges(rounding))
-    if rounding == 'stochastic':
-      high = xp.minimum(code + np.int32(1), np.int32(len(self.table) - 1))
-      low_v, high_v = self.decode(code), self.decode(high)
-      span = xp.where(high_v > low_v, high_v - low_v, np.float32(1))
-      code = xp.where(noise < (v - low_v) / span, high, code)
-    return base.astype(code, self.code_dtype)
+    values = np.asarray(self.table, np.float32)
+    v = xp.where(xp.isnan(v), values[np.abs(values).argmin()], v)
+    v = xp.clip(v, values[0], values[-1])
+    code, path = _search(v, self._edges(rounding))
+    entry = _entry(row, code, path)
+    if rounding != 'stochastic':
+      return entry
+    above = lambda row: _entry(np.append(row[1:], row[-1]), code, path)
+    low, high = _entry(values, code, path), above(values)
+    span = xp.where(high > low, high - low, np.float32(1))
+    return xp.where(noise < (v - low) / span, above(row), entry)
 
   def decode(self, codes):
     """See `base.Format.decode`."""
     xp = base.namespace(codes)
     table = xp.asarray(np.asarray(self.table, np.float32))
     return xp.take(table, base.astype(codes, np.int32), axis=0)
+
+
+def _search(v, edges: np.ndarray):
+  """How many of the ascending `edges` are at most the finite v, by halving.
+
+  Returns:
+    `(code, path)`: the number, int32, and the outcome of each comparison. A
+    search by selects and comparisons runs in vector registers.
+  """
+  xp = base.namespace(v)
+  levels = len(edges).bit_length()
+  ends = np.full(2**levels - 1 - len(edges), np.inf, np.float32)
+  edges = np.concatenate([edges, ends])
+  code, path = xp.zeros(v.shape, np.int32), []
+  for level in range(levels):
+    middles = edges[2 ** (levels - level - 1) - 1 :: 2 ** (levels - level)]
+    path.append(v >= _entry(middles, code, path))
+    code = code * np.int32(2) + base.astype(path[-1], np.int32)
+  return code, path
+
+
+def _entry(row: np.ndarray, code, path):
+  """row[code], by the comparisons that led to the code."""
+  xp = base.namespace(code)
+  if len(path) > SELECTED:
+    return xp.take(xp.asarray(row), code, mode='clip')
+  last = np.full(2 ** len(path) - len(row), row[-1])
+  nodes = [*row, *last]
+  for is_upper in reversed(path):
+    pairs = zip(nodes[::2], nodes[1::2])
+    nodes = [xp.where(is_upper, high, low) for low, high in pairs]
+  return nodes[0]
