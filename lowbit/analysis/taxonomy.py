@@ -59,6 +59,7 @@ TAXONOMY = (
     companded='power4_65@channel',
     shift_uniform_log2='sulq4_50@tensor',
     integer_with_denormals='dint4@g128',
+    float_without_an_implicit_one='dmf2_3@g64',
     chosen_special_value='bitmod4@g128',
     two_scales='afpq_nf4@g128',
   ),
@@ -78,6 +79,7 @@ TAXONOMY = (
     least_squares='int4@channel:mse',
     power_of_two='e2m1@b32:e8m0-floor',
     density='nf4z@g128:density',
+    entropy='int8@tensor:entropy',
   ),
   *_specs(
     'symmetry',
@@ -103,6 +105,9 @@ TAXONOMY = (
     joint_smoothing='solvers.search_joint_scale',
     equalization='transforms.equalize',
     low_rank_compensation='solvers.low_rank',
+    searched_floats='solvers.search_floats',
+    learned_power='solvers.learn_power',
+    bias_correction='transforms.bias_correction',
     zeroth_order_tuning='solvers.refine',
   ),
   *_paths(
@@ -114,6 +119,8 @@ TAXONOMY = (
   *_paths(
     'arithmetic',
     simulated='quantize.fake_quantize',
+    integer_with_zero_points='quantize.integer_dot.integer_matmul',
+    binary_by_xnor='quantize.integer_dot.xnor_dot',
     dyadic_integer_only='quantize.dyadic.requantize',
     packed_storage='quantize.pack',
     entropy_coded_storage='quantize.entropy.compress',

@@ -5,11 +5,14 @@ from lowbit.solvers.aqas import search_joint_scale
 from lowbit.solvers.awq import awq, output_error, search_clip, search_scale
 from lowbit.solvers.choices import Gptq, Nearest, Solver, nearest
 from lowbit.solvers.columns import gptq, inverse_factor
+from lowbit.solvers.float_search import FloatChoice, search_floats
 from lowbit.solvers.low_rank import low_rank
+from lowbit.solvers.power_search import learn_power, search_power
 from lowbit.solvers.sign_descent import refine
 from lowbit.solvers.statistics import Statistics, merge, observe, rotate
 
 __all__ = [
+  'FloatChoice',
   'Gptq',
   'Nearest',
   'Solver',
@@ -17,6 +20,7 @@ __all__ = [
   'awq',
   'gptq',
   'inverse_factor',
+  'learn_power',
   'low_rank',
   'merge',
   'nearest',
@@ -25,7 +29,9 @@ __all__ = [
   'refine',
   'rotate',
   'search_clip',
+  'search_floats',
   'search_joint_scale',
+  'search_power',
   'search_range',
   'search_scale',
 ]
