@@ -97,7 +97,7 @@ def _slice(a, start, size: int):
 
 
 def _look_up(fields, table):
-  """table[fields]; selects are vectorized on a CPU, and win for short tables."""
+  """table[fields]; a CPU does selects in vectors, and short tables so."""
   if len(table) <= SHORT:
     return storage.select(fields, table)
   return jnp.take(jnp.asarray(table), fields, mode='clip')
