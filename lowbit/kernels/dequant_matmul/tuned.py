@@ -82,9 +82,11 @@ def gpu(rows: int, itemsize: int, op: operands.Operands) -> GpuTiles:
   block_m = 16
   while block_m < min(rows, 64):
     block_m *= 2
-  # What is in flight must fit the shared memory.
+  # What is in flight must fit the shared memory, and on Blackwell the tensor
+  # memory: ternary chunks are ten products long.
   is_small = block_m <= 32
-  block_n = 64 if is_small or itemsize > 2 else 128
+  is_wide = not (is_small or itemsize > 2 or op.storage.ternary)
+  block_n = 128 if is_wide else 64
   programs = math.ceil(rows / block_m) * math.ceil(op.columns / block_n)
   chunks = op.size // op.storage.chunk
   split_k = 1

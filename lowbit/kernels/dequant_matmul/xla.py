@@ -16,6 +16,7 @@ FEW_ROWS = 2  # Of x; up to here values are decoded once a row.
 TERMS = 32  # Codes that one fused step may add.
 ROWS = 8  # Of one plane, in such a step.
 PIECE = 128  # Codes of one product.
+SHORT = 16  # Entries of a table.
 
 
 def dequant_matmul(
@@ -79,7 +80,7 @@ def _scan(x, op: operands.Operands, most: int, rows: int, product) -> jax.Array:
       load = lambda start, at=at: _slice(op.words, at + start, rows)
       for p, fields in enumerate(storage.pieces(load, s, rows, width)):
         start = chunk * s.chunk + p * width + block
-        w = _shifted(storage.values(fields, s), op, start)
+        w = _shifted(storage.values(fields, s, _look_up), op, start)
         part = jax.lax.dynamic_slice_in_dim(x, start + r, rows, axis=1)
         sums[p] = sums.get(p, 0.0) + product(part, w)
     for p, total in sums.items():
@@ -93,6 +94,13 @@ def _scan(x, op: operands.Operands, most: int, rows: int, product) -> jax.Array:
 
 def _slice(a, start, size: int):
   return jax.lax.dynamic_slice_in_dim(a, start, size)
+
+
+def _look_up(fields, table):
+  """table[fields]; a CPU does selects in vectors, and short tables so."""
+  if len(table) <= SHORT:
+    return storage.select(fields, table)
+  return jnp.take(jnp.asarray(table), fields, mode='clip')
 
 
 def _row(op: operands.Operands, start):
@@ -125,7 +133,7 @@ def _by_code(x, op: operands.Operands) -> jax.Array:
 
   def step(y, k):
     fields = storage.fields_at(load, op.storage, k[None], op.size)
-    w = _shifted(storage.values(fields, op.storage), op, k)
+    w = _shifted(storage.values(fields, op.storage, _look_up), op, k)
     return y + _slice(x.T, k, 1).T * w * _scale(op, k), None
 
   zeros = jnp.zeros((x.shape[0], op.columns), jnp.float32)
@@ -136,7 +144,7 @@ def _by_code(x, op: operands.Operands) -> jax.Array:
 def _dense(x, op: operands.Operands, precision) -> jax.Array:
   """x W with all of W at once."""
   fields = storage.unpack(op.words, op.storage, op.size)
-  w = storage.values(fields, op.storage)
+  w = storage.values(fields, op.storage, _look_up)
   here = slice(op.offset, op.offset + op.size)
   wide = lambda a: jnp.repeat(a, op.group, axis=0)[here]
   if op.zero is not None:
