@@ -68,7 +68,7 @@ def test_int8_tables_lose():
   codes = jnp.asarray(rng.integers(-1, 2, (96, 8)), jnp.int8)
   w = ternary_matmul.table_pack(codes)
   exact = ternary_matmul.table_matmul(x, w).astype(jnp.float32)
-  lossy = ternary_matmul.table_matmul(x, w, int8_tables=True)
+  lossy = ternary_matmul.table_matmul(x, w, True)
   assert float(jnp.max(jnp.abs(lossy - exact))) > 1
 
 

@@ -7,6 +7,7 @@ lost; int8 tables, as T-MAC has them, lose.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ class TablePacked:
     return 8 * used / (self.size * self.index.shape[1])
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def table_pack(codes: jax.Array, block: int | None = 6) -> TablePacked:
   """Packs codes in {-1, 0, 1}, int8 [K, N].
 
@@ -78,6 +80,7 @@ def states(count: int, width: int) -> np.ndarray:
   return digits[-count:].astype(np.int32)
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def table_matmul(
   x: jax.Array, w: TablePacked, int8_tables: bool = False
 ) -> jax.Array:
