@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lowbit.formats import base
+from lowbit.formats import base, search
 
 DENSE = 32  # Up to here the search compares with every mid-point.
 
@@ -89,8 +89,7 @@ class Table(base.Format):
     """How many edges are at most v."""
     xp = base.namespace(v)
     if len(edges) > DENSE:
-      count = xp.searchsorted(xp.asarray(edges), v, side='right')
-      return base.astype(count, np.int32)
+      return search.count(v, edges)
     count = xp.zeros(v.shape, np.int32)
     for edge in edges:
       count = count + base.astype(v >= edge, np.int32)
