@@ -36,6 +36,7 @@ _LAZY_PACKAGES = (
   'experiment',
   'intercept',
   'models',
+  'optim',
   'recipes',
 )
 

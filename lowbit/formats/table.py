@@ -113,6 +113,8 @@ class Table(base.Format):
 
   def decode(self, codes):
     """See `base.Format.decode`."""
-    xp = base.namespace(codes)
-    table = xp.asarray(np.asarray(self.table, np.float32))
-    return xp.take(table, base.astype(codes, np.int32), axis=0)
+    # Codes beyond the table, which no `encode` returns, are its last value.
+    last = np.float32(self.table[-1])
+    values = np.full(2 ** (8 * self.code_dtype.itemsize), last, np.float32)
+    values[: len(self.table)] = self.table
+    return base.take(values, base.astype(codes, np.int32))
