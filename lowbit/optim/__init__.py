@@ -30,6 +30,7 @@ from lowbit.optim.compensated import (
   effective_descent,
   lost_fraction,
 )
+from lowbit.optim.factors import Eigen, Exact
 from lowbit.optim.gradients import interval_gradients, prune_gradients
 from lowbit.optim.moments import Moments
 from lowbit.optim.momentum import (
@@ -47,14 +48,13 @@ from lowbit.optim.oscillation import (
   track_oscillation,
 )
 from lowbit.optim.preconditioned import (
-  Eigen,
-  Exact,
   scale_by_shampoo,
   shampoo,
   shampoo4bit,
 )
 from lowbit.optim.quantized_state import quantize_state
-from lowbit.optim.storage import Factored, Flat, RankOne
+from lowbit.optim.storage import Flat
+from lowbit.optim.structured import Factored, RankOne
 from lowbit.optim.weights import (
   apply_updates,
   clip_weights,

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from lowbit import quantize
-from lowbit.optim import storage
+from lowbit.optim import structured
 
 _STORED = (
   quantize.QTensor,
   quantize.PackedQTensor,
-  storage.RankOneTensor,
-  storage.FactoredTensor,
+  structured.RankOneTensor,
+  structured.FactoredTensor,
 )
 
 
@@ -40,8 +40,8 @@ def describe(state) -> str:
 def _kind(leaf) -> str:
   if isinstance(leaf, quantize.QTensor | quantize.PackedQTensor):
     return str(leaf.spec)
-  if isinstance(leaf, storage.RankOneTensor):
+  if isinstance(leaf, structured.RankOneTensor):
     return f'{leaf.format.name} rank one'
-  if isinstance(leaf, storage.FactoredTensor):
+  if isinstance(leaf, structured.FactoredTensor):
     return 'rows and columns'
   return f'{leaf.dtype}{list(leaf.shape)}'

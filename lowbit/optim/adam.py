@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from lowbit.optim import moments as moments_lib
-from lowbit.optim import storage
+from lowbit.optim import storage, structured
 
 Mask = Any | Callable[[optax.Params], Any] | None
 
 EIGHT_BIT = moments_lib.Moments('dynamic8@g256', 'udynamic8@g256')
-FOUR_BIT = moments_lib.Moments('dynamic4@g128', storage.RankOne('linear0_4'))
+FOUR_BIT = moments_lib.Moments('dynamic4@g128', structured.RankOne('linear0_4'))
 FOUR_BIT_FACTORED = moments_lib.Moments(
-  'dynamic4@g128', storage.Factored(storage.Flat('linear0_4@g128'))
+  'dynamic4@g128', structured.Factored(storage.Flat('linear0_4@g128'))
 )
 
 
@@ -82,8 +82,9 @@ def scale_by_adam(
 
     def direction(g, old, moments):
       del g, old
-      mu_hat = optax.tree.bias_correction(moments[0], b1, count)
-      nu_hat = optax.tree.bias_correction(moments[1], b2, count)
+      mu_hat, nu_hat = (
+        m / moments_lib.correction(b, count) for m, b in zip(moments, (b1, b2))
+      )
       return mu_hat / (jnp.sqrt(nu_hat) + eps)
 
     updates, (mu, nu) = moments_lib.advance(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lowbit.optim import expansion
+from lowbit.optim import expansion, moments
 
 
 class CollageState(NamedTuple):
@@ -75,9 +75,9 @@ def collage(
         'update(grads, state, params).'
       )
     count = optax.safe_increment(state.count)
-    rate = (
-      learning_rate(state.count) if callable(learning_rate) else (learning_rate)
-    )
+    is_schedule = callable(learning_rate)
+    rate = learning_rate(state.count) if is_schedule else learning_rate
+    rate = jnp.asarray(rate, jnp.float32)
     numbers = (rate, b1, b2, eps, weight_decay, count)
     leaf = lambda *args: _leaf(numbers, *args)
     absent = jax.tree.map(lambda p: None, params)
@@ -108,8 +108,7 @@ def _leaf(numbers, p, g, mu, nu, rest, nu_rest):
   m32 = r(r(b1 * m32) + r((1 - b1) * g32))
   square = r((1 - b2) * r(g32 * g32))
   nu, nu_rest = _second_moment(nu, nu_rest, square.astype(dtype), b2)
-  correct1 = 1 - b1 ** count.astype(jnp.float32)
-  correct2 = 1 - b2 ** count.astype(jnp.float32)
+  correct1, correct2 = (moments.correction(b, count) for b in (b1, b2))
   root = r(jnp.sqrt(nu.astype(jnp.float32)))
   denominator = r(r(root / jnp.sqrt(correct2)) + eps)
   step = r(r(m32 / correct1) / denominator)

@@ -30,7 +30,7 @@ def eigen_power(
   """V (L + max(L) ridge)^power V^T."""
   values = jnp.maximum(values, 0.0)
   values = values + jnp.max(values) * ridge
-  return (v * values**power) @ v.T
+  return (v * (values**power)[None]) @ v.T
 
 
 def largest_eigenvalue(a: jax.Array, steps: int = 10) -> jax.Array:

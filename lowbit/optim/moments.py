@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import quantize
+from lowbit.optim import second_moment, streaming, structured
 from lowbit.optim import storage as storage_lib
-from lowbit.optim import streaming
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Moments:
   Attributes:
     first: Storage, spec or spec name of the first moment.
     second: The same of the second moment, or None. Refused where it would
-      diverge, see `storage.check_second_moment`.
+      diverge, see `second_moment.check`.
     min_size: Smaller parameters keep float32 state.
     keep: Regular expressions; parameters whose path (keys joined by '/') holds
       a match keep float32 state, as embeddings should.
@@ -39,7 +39,7 @@ class Moments:
       if isinstance(value, quantize.Spec | str):
         object.__setattr__(self, field, storage_lib.Flat(value))
     if self.second is not None:
-      storage_lib.check_second_moment(self.second)
+      second_moment.check(self.second)
     if isinstance(self.keep, str):
       raise TypeError(
         f'`keep` must be a tuple of patterns, got {self.keep!r}. Write '
@@ -138,6 +138,11 @@ class _Step:
     return direction.astype(g.dtype), *kept
 
 
+def correction(decay, count: jax.Array) -> jax.Array:
+  """1 - decay^count, float32 []: what the average of `count` steps lacks."""
+  return 1 - jnp.asarray(decay, jnp.float32) ** count.astype(jnp.float32)
+
+
 def is_float(stored) -> bool:
   """Whether a moment lies in memory as it is."""
   return isinstance(stored, jax.Array | np.ndarray)
@@ -156,7 +161,7 @@ def _read(storage, stored, shape):
 
 def _seen(storage, x, stored):
   """What the update sees: the new moment, or its factors if it has some."""
-  if not isinstance(stored, storage_lib.FactoredTensor):
+  if not isinstance(stored, structured.FactoredTensor):
     return x
   return storage.decode(storage.encode(x), x.shape)
 

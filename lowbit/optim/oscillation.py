@@ -68,7 +68,8 @@ class StatsGrid:
   axis: int | tuple[int, ...] = -1
 
   def _scale(self, w):
-    mean = jnp.mean(jnp.abs(w.astype(jnp.float32)), self.axis, keepdims=True)
+    axis = self.axis if w.ndim else None
+    mean = jnp.mean(jnp.abs(w.astype(jnp.float32)), axis, keepdims=True)
     return jax.lax.stop_gradient(jnp.broadcast_to(2 * mean, w.shape))
 
   def position(self, w):

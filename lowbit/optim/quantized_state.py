@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from lowbit import quantize
-from lowbit.optim import adam, storage
+from lowbit.optim import adam, second_moment, storage
 from lowbit.optim import moments as moments_lib
 
 # Fields of optax's states that hold means or sums of squares.
@@ -116,7 +116,7 @@ def _check_one_spec(kind, fields):
       'Moments(first, second, seed=0).'
     )
   if field in SECOND:
-    storage.check_second_moment(kind)
+    second_moment.check(kind)
   elif kind.spec.format.values()[0] >= 0:
     raise ValueError(
       f'`{field}` may be negative, and {kind.spec.format.name} has no negative '

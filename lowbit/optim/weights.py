@@ -61,8 +61,8 @@ def stochastic_weights(key: jax.Array | int) -> optax.GradientTransformation:
 
   An update below half a unit of the last place is lost by rounding to nearest,
   step after step; here it is kept on average. The updates that it returns are
-  float32 and land on the rounded weights: apply them by `apply_updates`, or, for
-  bfloat16 and float16 without strict promotion, by `optax.apply_updates`.
+  float32 and land on the rounded weights: apply them by `apply_updates`, or,
+  for bfloat16 and float16 without strict promotion, `optax.apply_updates`.
   Parameters in float32 pass as they are.
 
   Args:
