@@ -26,7 +26,10 @@ from lowbit.quantize import (
 
 _LAZY = {
   'apply': 'lowbit.calibrate',
+  'compare': 'lowbit.experiment.compare',
+  'init_quantizers': 'lowbit.calibrate',
   'quantize_model': 'lowbit.calibrate',
+  'Backward': 'lowbit.intercept',
   'Recipe': 'lowbit.intercept',
   'Rule': 'lowbit.intercept',
 }

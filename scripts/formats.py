@@ -1,28 +1,49 @@
-"""Shows formats: their codes, ranges and accuracy, as tables and pictures.
+"""Shows formats: their codes, range, accuracy, and what they do to weights.
 
-python scripts/formats.py --formats=e2m1,int4,nf4,posit8_1,e4m3
-python scripts/formats.py --formats=e2m1 --codes
-python scripts/formats.py --specs=mxfp4,nvfp4,nf4@g64,bitmod4@g128
+python scripts/formats.py
+python scripts/formats.py --formats=e2m1,int4,nf4 --codes
+python scripts/formats.py --formats=all --nocompare
+python scripts/formats.py --specs=mxfp4,nf4@g64 --weights=model.safetensors
 """
 
 import dataclasses
+import math
 
-import rich.console
 import rich.progress
-import rich.table
-from absl import app, flags
+from absl import app, flags, logging
 
-from lowbit import formats, quantize
-from lowbit.analysis import accuracy
-from lowbit.experiment import format_plots, report, results
+import lowbit as lb
+from lowbit.analysis import accuracy, errors
+from lowbit.data import embedded, files
+from lowbit.experiment import (
+  error_plots,
+  format_plots,
+  format_tables,
+  report,
+  results,
+)
 
 _FORMATS = flags.DEFINE_list(
-  'formats', 'int4,e2m1,nf4,dint4,posit8_1,e4m3', 'Names of formats.'
+  'formats',
+  'int4,e2m1,nf4,dint4,posit8_1,e4m3',
+  'Names of formats, or all: every one of at most 16 bits.',
 )
 _SPECS = flags.DEFINE_list(
-  'specs', None, 'Specs for the SQNR; by default each format in groups of 32.'
+  'specs', None, 'Specs for the errors; by default the formats, groups of 32.'
 )
-_CODES = flags.DEFINE_bool('codes', False, 'Print every code.')
+_WEIGHTS = flags.DEFINE_string(
+  'weights',
+  None,
+  'A .safetensors or .npy file; by default, the embedded model.',
+)
+_AXIS = flags.DEFINE_integer(
+  'axis',
+  None,
+  'Contraction axis of all weights; by default -2 for Flax kernels [in, out], '
+  'else -1, [out, in].',
+)
+_COMPARE = flags.DEFINE_bool('compare', True, 'Quantize the weights.')
+_CODES = flags.DEFINE_bool('codes', False, 'Show every code, and write a CSV.')
 _PICTURES = flags.DEFINE_bool('pictures', True, 'Needs matplotlib.')
 _OUT = flags.DEFINE_string('out', 'results/formats', 'Folder for all output.')
 
@@ -31,74 +52,78 @@ def main(argv):
   """Prints tables, writes pictures and one JSON line a format and a spec."""
   if argv[1:]:
     raise app.UsageError(f'Unknown arguments {argv[1:]}.')
-  names = _FORMATS.value
+  logging.set_verbosity(logging.WARNING)  # JAX tells of absent backends.
+  console = report.make_console()
   try:
-    chosen = [formats.get(name) for name in names]
-    for fmt in chosen:
-      if fmt.bits > 16 or isinstance(fmt, formats.SideFormat):
-        raise ValueError(
-          f'`--formats` takes formats with a table, of at most 16 bits; got '
-          f'{fmt.name}. Give it in --specs.'
-        )
-    specs = _SPECS.value or [f'{fmt.name}@g32' for fmt in chosen]
-    specs = [str(quantize.Spec.parse(s)) for s in specs]
+    names = format_tables.names(_FORMATS.value)
+    rows = [accuracy.summary(name) for name in names]
+    specs = _SPECS.value or format_tables.default_specs(names)
+    specs = list(dict.fromkeys(str(lb.Spec.parse(s)) for s in specs))
+    weights = _weights() if _COMPARE.value and specs else None
     out = results.check_writable(_OUT.value)
     if _PICTURES.value:
-      report.check_plots()
+      report.check_plots('pass --nopictures')
+    _formats(console, rows, out)
+    if weights is not None:
+      _compare(console, weights, specs, out)
+    if specs:
+      _sqnr(console, specs, out)
   except (ValueError, TypeError, ImportError) as error:
     raise app.UsageError(str(error)) from error
-  console = rich.console.Console()
-  rows = [dataclasses.asdict(accuracy.summary(fmt)) for fmt in chosen]
-  console.print(_summaries(rows))
-  if _CODES.value:
-    for fmt in chosen:
-      console.print(_codes(fmt))
-  table = {}
-  for spec in rich.progress.track(specs, 'SQNR', console=console):
-    table |= format_plots.sqnr_table([spec])
-  console.print(_sqnr(table))
-  for row in rows:
-    results.append(out / 'formats.jsonl', row)
-  for spec, row in table.items():
-    results.append(out / 'formats.jsonl', {'spec': spec, **row})
+  console.print(f'Rows{" and pictures" * _PICTURES.value}: {out}')
+
+
+def _weights():
+  if _WEIGHTS.value is None:
+    return embedded.load()[1]
+  found = files.weights(_WEIGHTS.value)
+  return found['array'] if list(found) == ['array'] else found
+
+
+def _formats(console, rows, out):
+  console.print(format_tables.summaries(rows))
+  results.append_new(out / 'formats.jsonl', map(dataclasses.asdict, rows))
+  names = [row.name for row in rows]
+  for fmt in format_tables.with_codes(names) if _CODES.value else ():
+    console.print(format_tables.codes(fmt, out / f'codes_{fmt.name}.csv'))
   if _PICTURES.value:
     format_plots.number_lines(names, out / 'number_lines.png')
-    format_plots.accuracy_curves(names, out / 'accuracy.png')
-    format_plots.sqnr_bars(table, out / 'sqnr.png')
-  console.print(f'Rows and pictures: {out}')
+    if not all(math.isnan(row.most) for row in rows):
+      format_plots.accuracy_curves(names, out / 'accuracy.png')
 
 
-def _summaries(rows):
-  table = rich.table.Table()
-  heads = ('format', 'bits', 'values', 'max', 'smallest', 'decades', 'decimals')
-  for head in heads:
-    table.add_column(head, justify='left' if head == 'format' else 'right')
-  for row in rows:
-    table.add_row(
-      row['name'],
-      f'{row["bits"]:g}',
-      str(row['values']),
-      f'{row["max"]:.6g}',
-      f'{row["smallest"]:.4g}',
-      f'{row["decades"]:.2f}',
-      f'{row["accuracy"]:.2f}',
-    )
-  return table
+def _compare(console, weights, specs, out):
+  with console.status('Quantizing the weights'):
+    found = lb.compare(weights, specs, _AXIS.value)
+  source = _WEIGHTS.value or 'the embedded decoder'
+  table = found.table()
+  table.title = f'{found.tensors} tensors of {source}'
+  console.print(table)
+  if found.left_out:
+    console.print(f'{len(found.left_out)} tensors of one axis were left out.')
+  lines = [{'weights': source, **dataclasses.asdict(r)} for r in found.rows]
+  for line in lines:
+    del line['profile']
+  results.append_new(out / 'weights.jsonl', lines)
+  if _PICTURES.value:
+    found.draw(out / 'weights.png')
 
 
-def _codes(fmt):
-  table = rich.table.Table('code', 'value', 'to the next', title=fmt.name)
-  for pattern, value, gap in accuracy.code_table(fmt):
-    table.add_row(pattern, f'{value:.9g}', f'{gap:.6g}')
-  return table
-
-
-def _sqnr(table):
-  kinds = list(next(iter(table.values())))
-  out = rich.table.Table('SQNR (dB)', *kinds)
-  for spec, row in table.items():
-    out.add_row(spec, *(f'{row[k]:.2f}' for k in kinds))
-  return out
+def _sqnr(console, specs, out):
+  table = {}
+  for spec in rich.progress.track(
+    specs,
+    'SQNR by distribution',
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
+  ):
+    table |= errors.sqnr_table([spec])
+  console.print(format_tables.sqnr(table))
+  lines = [{'spec': spec, **row} for spec, row in table.items()]
+  results.append_new(out / 'sqnr.jsonl', lines)
+  if _PICTURES.value:
+    error_plots.sqnr_dots(table, out / 'sqnr.png')
 
 
 if __name__ == '__main__':

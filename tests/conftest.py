@@ -3,6 +3,10 @@
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# libtpu, which only compiles here, would look for a TPU's metadata server.
+os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+# And would let one process at a time load it, for want of TPUs to share.
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 
 import jax
 

@@ -52,25 +52,43 @@ def _variants(words):
   return jnp.stack([words, head | rotated, head | rounded])
 
 
-def encode(words: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The variant of each word with the fewest soft cells.
+def encode(words: jax.Array, group: int = 1) -> tuple[jax.Array, jax.Array]:
+  """The variant of each word, or group of words, with the fewest soft cells.
 
   Args:
-    words: uint16, sign protected.
+    words: uint16 [..., n], sign protected.
+    group: Neighbours that share a choice, 1 to 16 in the paper; divides n.
 
   Returns:
-    `(stored, choice)`: uint16 words, and uint8 indices into `VARIANTS`, two
-    bits of metadata a word that lie in reliable cells.
+    `(stored, choice)`: uint16 words [..., n], and uint8 indices into `VARIANTS`
+    [..., n / group], two bits of metadata a group that lie in reliable cells.
+
+  Raises:
+    ValueError: If the group does not divide n.
   """
+  if group < 1 or words.shape[-1] % group:
+    raise ValueError(
+      f'`group` must divide the last axis of `words` {words.shape}, got '
+      f'{group}.'
+    )
   variants = _variants(words)
-  choice = jnp.argmin(soft_cells(variants), axis=0)
-  stored = jnp.take_along_axis(variants, choice[None], axis=0)[0]
+  soft = soft_cells(variants)
+  soft = jnp.sum(soft.reshape(*soft.shape[:-1], -1, group), axis=-1)
+  choice = jnp.argmin(soft, axis=0)
+  each = jnp.repeat(choice, group, axis=-1)
+  stored = jnp.take_along_axis(variants, each[None], axis=0)[0]
   return stored, choice.astype(jnp.uint8)
 
 
 def decode(stored: jax.Array, choice: jax.Array) -> jax.Array:
-  """Turns rotations back; a rounded nibble stays rounded."""
+  """Turns rotations back; a rounded nibble stays rounded.
+
+  Args:
+    stored: uint16 [..., n].
+    choice: uint8 [..., n / group], from `encode`.
+  """
   one = jnp.uint16(1)
+  choice = jnp.repeat(choice, stored.shape[-1] // choice.shape[-1], axis=-1)
   body, head = stored & jnp.uint16(BODY), stored & jnp.uint16(0xC000)
   back = ((body << one) & jnp.uint16(BODY)) | (body >> jnp.uint16(13))
   return jnp.where(choice == 1, head | back, stored)

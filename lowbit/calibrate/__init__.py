@@ -4,10 +4,17 @@ from lowbit import packages
 from lowbit.calibrate.model import (
   apply,
   calibrate,
+  init_quantizers,
   quantize_model,
   quantize_weight,
 )
 
-__all__ = ['apply', 'calibrate', 'quantize_model', 'quantize_weight']
+__all__ = [
+  'apply',
+  'calibrate',
+  'init_quantizers',
+  'quantize_model',
+  'quantize_weight',
+]
 
 packages.make_callable(__name__, calibrate)

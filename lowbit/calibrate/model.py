@@ -142,8 +142,8 @@ def quantize_weight(
   if rule.needs_statistics and stats is None:
     raise ValueError(
       f"{type(rule.solver).__name__} needs statistics of the layer's input, "
-      f'and the weight of shape {w.shape} has none. Pass `stats`; for a look-up '
-      'table (Embed), which has no input to weigh, use solvers.Nearest().'
+      f'and the weight of shape {w.shape} has none. Pass `stats`; for a look-'
+      'up table (Embed), which has no input to weigh, use solvers.Nearest().'
     )
   if w.ndim == 2 and axes == (-2,):
     return _quantize_matrix(w, rule, stats)
@@ -295,22 +295,66 @@ def _sequential(model, params, chosen, batches, met) -> dict:
 _observe = jax.jit(solvers.observe)
 
 
-def apply(model: nn.Module, params: Mapping, *args, recipe=None, **kwargs):
+def init_quantizers(
+  model: nn.Module, params: Mapping, recipe: intercept.Recipe, *args, **kwargs
+) -> dict:
+  """What the learned and static quantizers of a recipe start from.
+
+  Args:
+    model: A Linen model.
+    params: Its float params.
+    recipe: Some of its rules hold `quantize.Lsq`, `quantize.Static`, ...
+    *args: Inputs of the model, representative ones.
+    **kwargs: For model.apply.
+
+  Returns:
+    A tree like `params`, for the `quantizers` of `apply`; it trains beside the
+    params under any optimizer (static scales get gradients of zero).
+  """
+  recipe.match(_met(model, params, *args, **kwargs))
+
+  def run(params, *args):
+    with intercept.handling(intercept.initialize(recipe)):
+      _, state = model.apply(
+        {'params': params}, *args, mutable=[intercept.QUANTIZERS], **kwargs
+      )
+    return state.get(intercept.QUANTIZERS, {})
+
+  return jax.jit(run)(_arrays(params), *args)
+
+
+def apply(
+  model: nn.Module,
+  params: Mapping,
+  *args,
+  recipe: intercept.Recipe | None = None,
+  quantizers: Mapping | None = None,
+  step: jax.Array | None = None,
+  variables: Mapping | None = None,
+  **kwargs,
+):
   """model.apply({'params': params}, *args) under the right interceptor.
 
   Args:
     model: A Linen model.
     params: Float params, or params with operators from `quantize_model`.
     *args: Inputs of the model.
-    recipe: Given, its fake quantization is simulated on float params
-      (differentiable); None serves whatever the params hold.
-    **kwargs: For model.apply.
+    recipe: Given, it is simulated on float params (differentiable, forward and
+      backward); None serves whatever the params hold.
+    quantizers: From `init_quantizers`, for a recipe that learns.
+    step: Training step, for a recipe with a schedule.
+    variables: Other collections, such as the histories of delayed scales.
+    **kwargs: For model.apply: rngs={'lowbit': key} for stochastic rounding,
+      mutable=['lowbit_delayed'] to keep histories, ...
 
   Returns:
     What model.apply returns.
   """
   mode = 'serve' if recipe is None else 'simulate'
+  everything = {**(variables or {}), 'params': params}
   if recipe is not None:
     recipe.match(_met(model, params, *args, **kwargs))
-  with intercept.intercept(recipe, mode):
-    return model.apply({'params': params}, *args, **kwargs)
+  if quantizers is not None:
+    everything[intercept.QUANTIZERS] = quantizers
+  with intercept.intercept(recipe, mode, step):
+    return model.apply(everything, *args, **kwargs)

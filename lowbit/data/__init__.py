@@ -1,5 +1,5 @@
-"""Embedded text and weights, read with small pure functions; no downloads."""
+"""Embedded text, digits and weights, read by pure functions; no downloads."""
 
-from lowbit.data import embedded, text
+from lowbit.data import digits, embedded, files, text
 
-__all__ = ['embedded', 'text']
+__all__ = ['digits', 'embedded', 'files', 'text']

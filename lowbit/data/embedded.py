@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from lowbit.data import files
 from lowbit.models import decoder
 
 LIMIT = 64 * 2**20  # Bytes; a larger file is not read.
@@ -50,7 +51,7 @@ def load(path: str | None = None) -> tuple[decoder.DecoderConfig, dict]:
   if not path:
     path = importlib.resources.files('lowbit.data') / 'decoder.safetensors'
   path = pathlib.Path(str(path))
-  tensors, metadata = _read(path)
+  tensors, metadata = files.read_safetensors(path, LIMIT)
   try:
     config = decoder.DecoderConfig(**json.loads(metadata['config']))
   except (KeyError, TypeError, ValueError) as error:
@@ -59,25 +60,6 @@ def load(path: str | None = None) -> tuple[decoder.DecoderConfig, dict]:
       f'({error}). Use a file that scripts/train.py wrote.'
     ) from error
   return config, _checked(path, tensors, config)
-
-
-def _read(path: pathlib.Path) -> tuple[dict, dict]:
-  import safetensors
-
-  if not path.is_file():
-    raise ValueError(f'`path` {path} is not a file.')
-  if path.stat().st_size > LIMIT:
-    raise ValueError(
-      f'`path` {path} has {path.stat().st_size} bytes, more than {LIMIT}.'
-    )
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-      return tensors, file.metadata() or {}
-  except safetensors.SafetensorError as error:
-    raise ValueError(
-      f'`path` {path} is not a whole safetensors file: {error}. Copy it again.'
-    ) from error
 
 
 def _checked(path, tensors: dict, config: decoder.DecoderConfig) -> dict:
@@ -103,12 +85,9 @@ def _checked(path, tensors: dict, config: decoder.DecoderConfig) -> dict:
         f'Tensor {name} of `path` {path} is {value.dtype} {value.shape}; it '
         f'must be bfloat16 or float32 {shape}.'
       )
-    value = value.astype(np.float32)
-    if not np.isfinite(value).all():
-      raise ValueError(f'Tensor {name} of `path` {path} holds NaN or Inf.')
     node = params
     *parents, last = name.split('/')
     for parent in parents:
       node = node.setdefault(parent, {})
-    node[last] = value
+    node[last] = files.float32(name, value, path)
   return params

@@ -26,6 +26,23 @@ def make_console() -> console.Console:
   return console.Console(width=max(found.width, 100))
 
 
+def empty_table(first: str, *numbers: str, title: str = ''):
+  """A table of named rows: names fold, numbers do not.
+
+  Without frames, wide numbers leave 16 of 80 columns for the name.
+  """
+  out = rich_table.Table(
+    title=title or None,
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
+  out.add_column(first, overflow='fold', min_width=12)
+  for name in numbers:
+    out.add_column(name, justify='right', no_wrap=True)
+  return out
+
+
 def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
   """One line a row: recipe, bits per weight, megabytes, bits per byte, ...
 
@@ -33,17 +50,7 @@ def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
   the Pareto front of bits and loss is marked by a star.
   """
   front = {id(row) for row in pareto(rows)}
-  # Without frames, the numbers leave 16 of 80 columns for the name.
-  out = rich_table.Table(
-    title=title or None,
-    box=box.SIMPLE_HEAD,
-    pad_edge=False,
-    collapse_padding=True,
-  )
-  first, *numbers = COLUMNS
-  out.add_column(first, overflow='fold', min_width=12)
-  for name in numbers:
-    out.add_column(name, justify='right', no_wrap=True)
+  out = empty_table(*COLUMNS, title=title)
   for row in rows:
     star = ' *' if id(row) in front else ''
     out.add_row(
@@ -83,14 +90,14 @@ def pareto(rows: Sequence[dict]) -> list[dict]:
   return front
 
 
-def check_plots() -> None:
-  """Raises ImportError, with the way out, if matplotlib is missing."""
+def check_plots(off: str = 'pass --config.picture=False') -> None:
+  """Raises ImportError if matplotlib is missing; `off` is a way out."""
   try:
     import matplotlib  # noqa: F401
   except ImportError as error:
     raise ImportError(
       "Pictures need matplotlib. Install the extra: pip install '.[viz]', or "
-      'pass --config.picture=False.'
+      f'{off}.'
     ) from error
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 FILE = 'results.jsonl'
 
@@ -72,6 +72,14 @@ def append(path: str | os.PathLike, row: Mapping) -> None:
     os.fsync(handle)
   finally:
     os.close(handle)
+
+
+def append_new(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
+  """Appends the rows that the file does not have; NaN and Inf become null."""
+  known = read(path)
+  for row in map(_plain, rows):
+    if row not in known:
+      append(path, row)
 
 
 def _close_last_line(path: pathlib.Path) -> None:

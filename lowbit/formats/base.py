@@ -1,6 +1,7 @@
 """What a number format is: a frozen value with encode, decode and round."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,22 @@ class Format:
 
 
 def namespace(x: Array):
-  """numpy or jax.numpy, whichever `x` belongs to."""
+  """numpy or jax.numpy, whichever `x` belongs to; TypeError for neither."""
+  if not hasattr(x, '__array_namespace__'):
+    raise TypeError(
+      f'`x` must be a NumPy or JAX array, got {type(x).__name__}. Convert it, '
+      'for example with numpy.asarray(x, numpy.float32).'
+    )
   return x.__array_namespace__()
+
+
+def check_whole(**values) -> None:
+  """Raises TypeError unless all are whole numbers, such as counts of bits."""
+  for name, value in values.items():
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+      raise TypeError(
+        f'`{name}` must be a whole number, got {value!r}. Write it as an int.'
+      )
 
 
 def astype(x: Array, dtype) -> Array:
@@ -116,13 +131,10 @@ def take(table: np.ndarray, index: Array) -> Array:
 
 
 def to_float32(x: Array) -> Array:
-  """`x` as float32."""
+  """`x` as float32; TypeError unless NumPy or ml_dtypes calls it a float."""
+  namespace(x)
   dtype = np.dtype(x.dtype)
-  if not (
-    np.issubdtype(dtype, np.floating)
-    or dtype.kind == 'V'
-    or dtype.name.startswith(('bfloat', 'float'))
-  ):
+  if not dtype.name.startswith(('bfloat', 'float', 'longdouble')):
     raise TypeError(
       f'`x` must be floating point, got {dtype}. Convert it, for example with '
       'x.astype(jnp.float32).'

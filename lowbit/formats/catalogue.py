@@ -8,10 +8,11 @@ import statistics
 
 import numpy as np
 
-from lowbit.formats import table
+from lowbit.formats import base, table
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
+  base.check_whole(**{name.replace('`', ''): value})
   if not low <= value <= high:
     raise ValueError(f'{name} must lie in {low}..{high}, got {value}.')
 
@@ -149,11 +150,10 @@ def halving(bits: int) -> table.Table:
   that no group is clipped.
   """
   _check('`bits` of halving', bits, 1, 6)
-  values = (2.0 ** -np.arange(2**bits)[::-1]).astype(np.float32)
-  above = np.nextafter(values[:-1], np.float32(2))
-  return table.Table(
-    f'halving{bits}', bits, tuple(values.tolist()), tuple(above.tolist())
-  )
+  values = 2.0 ** -np.arange(2**bits)[::-1]
+  # Half a float32 ulp above each value: no float32 is a tie.
+  above = values[:-1] * (1 + 2.0**-24)
+  return table.Table(f'halving{bits}', bits, tuple(values), tuple(above))
 
 
 def power(bits: int, percent: int) -> table.Table:

@@ -23,6 +23,7 @@ class DInt(base.Format):
   bits: int
 
   def __post_init__(self):
+    base.check_whole(bits=self.bits)
     if not 3 <= self.bits <= 8:
       raise ValueError(f'`bits` of dINT must lie in 3..8, got {self.bits}.')
 

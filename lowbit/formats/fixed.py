@@ -19,6 +19,7 @@ class FixedPoint(base.Format):
   fraction: int  # Bits behind the point; may exceed the word, or be negative.
 
   def __post_init__(self):
+    base.check_whole(bits=self.bits, fraction=self.fraction)
     if not (2 <= self.bits <= 16 and -60 <= self.fraction <= 60):
       raise ValueError(
         'Fixed point has a word of 2..16 bits and -60..60 bits behind the '
@@ -49,8 +50,11 @@ class FixedPoint(base.Format):
 
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""
-    v = base.to_float32(x) * np.float32(2.0**self.fraction)
-    return self._whole.encode(v, rounding, noise)
+    whole, xp = self._whole, base.namespace(x)
+    # Clip first: a huge float times a power of two may overflow.
+    low, high = np.float32(whole.low), np.float32(whole.high)
+    v = xp.clip(base.to_float32(x), low * self._step, high * self._step)
+    return whole.encode(v * np.float32(2.0**self.fraction), rounding, noise)
 
   def decode(self, codes):
     """See `base.Format.decode`."""

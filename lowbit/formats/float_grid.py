@@ -23,7 +23,7 @@ def round_to_float_grid(
     min_exponent: Exponent of the smallest normal number, in [-126, 126].
     max_value: Largest magnitude; larger results saturate to it.
     rounding: See `base.Format.encode`. For M = 0, 'nearest' sends a tie to
-      the even float32 exponent field.
+      the even exponent field, that of the smallest normal number being 1.
     noise: Uniform [0, 1) float32 of x's shape, for 'stochastic'.
 
   Returns:
@@ -40,7 +40,9 @@ def round_to_float_grid(
   negative = xp.signbit(v)
   if rounding == 'floor':  # Away from zero below zero.
     noise = xp.where(negative, np.float32(1), np.float32(0))
-  normal = _round_bits(xp, magnitude, mantissa_bits, rounding, noise)
+  normal = _round_bits(
+    xp, magnitude, mantissa_bits, min_exponent, rounding, noise
+  )
   subnormal = _round_fixed(
     xp, magnitude, mantissa_bits, min_exponent, rounding, noise
   )
@@ -61,14 +63,19 @@ def _exp2(xp, exponent):
   return field.view(np.float32)
 
 
-def _round_bits(xp, magnitude, mantissa_bits, rounding, noise):
+def _round_bits(xp, magnitude, mantissa_bits, min_exponent, rounding, noise):
   """Rounds normal float32 numbers to M mantissa bits."""
-  cut = np.int32(23) - _asarray(xp, mantissa_bits, np.int32)
+  mantissa = _asarray(xp, mantissa_bits, np.int32)
+  cut = np.int32(23) - mantissa
   one = np.int32(1)
   bits = magnitude.view(np.int32)
   if rounding == 'nearest':
     half = (one << cut) >> one
-    odd = (bits >> cut) & one
+    # The last bit kept; for M = 0 that of the format's exponent field.
+    shifted = xp.where(
+      mantissa == 0, _asarray(xp, min_exponent, np.int32), np.int32(0)
+    )
+    odd = ((bits >> cut) + shifted) & one
     bits = bits + xp.where(cut > 0, half - one + odd, np.int32(0))
   elif rounding == 'away':
     bits = bits + ((one << cut) >> one)

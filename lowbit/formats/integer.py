@@ -21,9 +21,11 @@ class Integer(base.Format):
   ternary: bool = False  # Stored 5 in 8 bits.
 
   def __post_init__(self):
+    base.check_whole(bits=self.bits)
     if not 1 <= self.bits <= 16:
       raise ValueError(
-        f'`bits` of an integer must lie in 1..16, got {self.bits}.'
+        f'`bits` of an integer must lie in 1..16, got {self.bits}. Wider '
+        'ones are fp32; a sign alone is int1.'
       )
     if self.ternary and (self.bits != 2 or not self.signed or self.full_range):
       raise ValueError('A ternary integer is Integer(2, ternary=True).')

@@ -12,6 +12,7 @@ SPECIALS = ('finite', 'ieee', 'fn', 'fnuz')
 # ml_dtypes, else all codes finite. Every other kind has a suffix.
 PLAIN = {(4, 3): 'fn', (5, 2): 'ieee', (3, 4): 'ieee'}
 SHORT = {(5, 10): 'fp16', (8, 7): 'bf16'}  # Both 'ieee'.
+SPLITS = {name: split for split, name in SHORT.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Minifloat(base.Format):
 
   def __post_init__(self):
     e, m = self.exponent, self.mantissa
+    base.check_whole(exponent=e, mantissa=m, bias=self.bias or 0)
     if not (1 <= e <= 8 and 0 <= m <= 10 and 2 <= 1 + e + m <= 16):
       raise ValueError(
         f'A minifloat has 1..8 exponent bits, 0..10 mantissa bits and at most '
@@ -179,10 +181,10 @@ class Minifloat(base.Format):
     body = code & np.int32(2 ** (self.bits - 1) - 1)
     shifted = body + np.int32((127 - self.bias) << self.mantissa)
     normal = (shifted << np.int32(23 - self.mantissa)).view(np.float32)
-    subnormal = (
-      base.astype(body, np.float32)
-      * np.float32(2.0**-self.mantissa)
-      * np.float32(2.0**self.min_exponent)
+    fraction = base.astype(body, np.float32) * np.float32(2.0**-self.mantissa)
+    # See `float_grid._round_fixed` for the limit of 1.
+    subnormal = xp.minimum(fraction, np.float32(1)) * np.float32(
+      2.0**self.min_exponent
     )
     y = xp.where(body < np.int32(2**self.mantissa), subnormal, normal)
     if self._inf_code is not None:

@@ -25,9 +25,24 @@ _FIXED = {
 }
 
 
+# What others call them, and what it is here.
+_ELSEWHERE = {
+  'binary': 'int1',
+  'bfloat16': 'bf16',
+  'float16': 'fp16',
+  'float32': 'fp32',
+  'fp4': 'e2m1 or bnbfp4',
+  'fp6': 'e2m3 or e3m2',
+  'fp8': 'e4m3 or e5m2',
+}
+
+
 def _minifloat(match):
-  split = (int(match['e']), int(match['m']))
-  specials = match['kind'] or minifloat.PLAIN.get(split, 'finite')
+  if match['short']:
+    split, specials = minifloat.SPLITS[match['short']], 'ieee'
+  else:
+    split = (int(match['e']), int(match['m']))
+    specials = match['kind'] or minifloat.PLAIN.get(split, 'finite')
   bias = int(match['bias']) if match['bias'] else None
   return minifloat.Minifloat(*split, specials, bias, not match['over'])
 
@@ -39,7 +54,8 @@ _PATTERNS = (
   ),
   (r'uint(?P<b>\d+)', lambda m: integer.Integer(int(m['b']), signed=False)),
   (
-    r'e(?P<e>\d+)m(?P<m>\d+)(?P<kind>finite|ieee|fnuz|fn)?'
+    r'((?P<short>fp16|bf16)|'
+    r'e(?P<e>\d+)m(?P<m>\d+)(?P<kind>finite|ieee|fnuz|fn)?)'
     r'(_bias(?P<bias>-?\d+))?(?P<over>_overflow)?',
     _minifloat,
   ),
@@ -77,7 +93,7 @@ _PATTERNS = (
     lambda m: fixed.FixedPoint(int(m['b']), int(m['f'])),
   ),
   (r'bitmod(?P<b>\d+)', lambda m: side.bitmod(int(m['b']))),
-  (r'afpq_(?P<inner>\w+)', lambda m: side.TwoSided(_parse(m['inner']))),
+  (r'afpq_(?P<inner>[\w-]+)', lambda m: side.TwoSided(_parse(m['inner']))),
 )
 
 
@@ -86,10 +102,16 @@ def _parse(name: str) -> base.Format:
   if name in _FIXED:
     return _FIXED[name]
   for pattern, build in _PATTERNS:
-    if match := re.fullmatch(pattern, name):
+    match = re.fullmatch(pattern, name, re.ASCII)
+    if match and not re.search(r'(?<!\d)0\d', name):  # int04 is no name.
       return build(match)
-  close = difflib.get_close_matches(name, names(), n=3)
+  plain = re.sub(r'\s', '', name).lower()
+  close = difflib.get_close_matches(plain, names(), n=3)
   hint = f' Did you mean {" or ".join(close)}?' if close else ''
+  if plain in _ELSEWHERE:
+    hint = f' Here it is {_ELSEWHERE[plain]}.'
+  if re.match(r'(mx|nv|bfp)', plain) or set(plain) & set('@:~!'):
+    hint = f' {name!r} looks like a spec: use lowbit.Spec.parse or quantize.'
   raise ValueError(
     f'Unknown format {name!r}.{hint} Formats are written int4, int4f (full '
     'range), uint4, ternary, e4m3 (suffixes finite, ieee, fn, fnuz), e8m0, '

@@ -13,15 +13,18 @@ class Posit(base.Format):
 
   value = 2^(r 2^es + e) (1 + f). 'nearest' is nearest-even on the bit string,
   as in SoftPosit: where exponent bits are cut off it differs from the nearest
-  value. No number rounds to 0 or to NaR; NaN and Inf become NaR, and NaR
-  decodes to NaN. Gustafson and Yonemoto, Beating Floating Point at its Own
-  Game, 2017; Posit Standard (2022) fixes es = 2.
+  value. No number rounds to 0 or to NaR, but for 'stochastic' and 'floor',
+  which go between neighbouring values, 0 among them; float32 subnormals are 0,
+  as XLA flushes them. NaN and Inf become NaR, and NaR decodes to NaN. Gustafson
+  and Yonemoto, Beating Floating Point at its Own Game, 2017; Posit Standard
+  (2022) fixes es = 2.
   """
 
   bits: int
   es: int
 
   def __post_init__(self):
+    base.check_whole(bits=self.bits, es=self.es)
     if not (3 <= self.bits <= 16 and 0 <= self.es <= 4):
       raise ValueError(
         'A posit has 3..16 bits and es in 0..4, got '
@@ -88,7 +91,7 @@ class Posit(base.Format):
       body = self._body(magnitude, rounding)
     else:
       body = self._between(v, magnitude, rounding, noise)
-    body = xp.where(magnitude == np.float32(0), np.int32(0), body)
+    body = xp.where(magnitude < np.float32(2.0**-126), np.int32(0), body)
     code = xp.where(v < np.float32(0), -body, body) & np.int32(self._mask)
     code = xp.where(xp.isfinite(v), code, np.int32(2 ** (self.bits - 1)))
     return base.astype(code, self.code_dtype)
@@ -96,9 +99,11 @@ class Posit(base.Format):
   def _between(self, v, magnitude, rounding, noise):
     xp = base.namespace(v)
     top = np.int32(2 ** (self.bits - 1) - 1)
-    low = self._body(magnitude, 'floor')
+    is_least = magnitude < np.float32(1 / self.max)  # Between 0 and minpos.
+    low = xp.where(is_least, np.int32(0), self._body(magnitude, 'floor'))
     high = xp.minimum(low + np.int32(1), top)
-    small, large = self._value(low), self._value(high)
+    small = xp.where(is_least, np.float32(0), self._value(low))
+    large = self._value(high)
     if rounding == 'floor':  # Below zero, away from it.
       up = (v < np.float32(0)) & (magnitude > small)
     else:

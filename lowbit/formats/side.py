@@ -14,8 +14,6 @@ from lowbit.formats import base, minifloat, table
 class SideFormat(base.Format):
   """Base of the formats with side data."""
 
-  side_bits: int  # Of the side data of one block, at rest.
-
   def encode(self, x, rounding='nearest', noise=None):
     """Raises: codes depend on the block's side data."""
     raise TypeError(
@@ -38,10 +36,28 @@ class Choice(SideFormat):
   name: str
   members: tuple[base.Format, ...]
 
+  def __post_init__(self):
+    kinds = {(m.bits, m.storage_bits, m.code_dtype) for m in self.members}
+    if len(kinds) != 1 or len(self.members) < 2:
+      raise ValueError(
+        f'`members` of {self.name} must be two formats or more, of one width '
+        f'and code dtype; got {[m.name for m in self.members]}.'
+      )
+
   @property
   def bits(self) -> int:
     """Bits of one code."""
     return self.members[0].bits
+
+  @property
+  def storage_bits(self) -> float:
+    """Bits of one packed element."""
+    return self.members[0].storage_bits
+
+  @property
+  def code_dtype(self) -> np.dtype:
+    """dtype of the members' codes."""
+    return self.members[0].code_dtype
 
   @property
   def side_bits(self) -> int:
@@ -62,7 +78,19 @@ class TwoSided(SideFormat):
 
   inner: base.Format
 
-  side_bits = 32
+  def __post_init__(self):
+    fmt = self.inner
+    if isinstance(fmt, (SideFormat, minifloat.Float32)):
+      raise ValueError(
+        'AFPQ takes a format of at most 16 bits without side data inside, got '
+        f'{fmt.name}. Use for example afpq_e2m1.'
+      )
+    values = fmt.values()
+    if not (values[0] < 0 < values[-1] and (values == 0).any()):
+      raise ValueError(
+        f'AFPQ needs a format with both signs and a zero, got {fmt.name}: its '
+        'scales meet at zero. Use for example afpq_nf4.'
+      )
 
   @property
   def name(self) -> str:
@@ -73,6 +101,16 @@ class TwoSided(SideFormat):
   def bits(self) -> int:
     """Bits of one code."""
     return self.inner.bits
+
+  @property
+  def storage_bits(self) -> float:
+    """Bits of one packed element."""
+    return self.inner.storage_bits
+
+  @property
+  def code_dtype(self) -> np.dtype:
+    """dtype of the inner format's codes."""
+    return self.inner.code_dtype
 
   def values(self) -> np.ndarray:
     """Values of the inner format."""

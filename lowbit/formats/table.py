@@ -27,16 +27,22 @@ class Table(base.Format):
   thresholds: tuple[float, ...] | None = None
 
   def __post_init__(self):
-    values = np.asarray(self.table, np.float32)
-    if not 2 <= len(values) <= 2**self.bits or self.bits > 16:
+    base.check_whole(bits=self.bits)
+    if not 1 <= self.bits <= 16:
+      raise ValueError(
+        f'`bits` of {self.name} must lie in 1..16, got {self.bits}.'
+      )
+    with np.errstate(over='ignore'):
+      values = np.asarray(self.table, np.float64).astype(np.float32)
+    if values.ndim != 1 or not 2 <= len(values) <= 2**self.bits:
       raise ValueError(
         f'`table` of {self.name} must hold 2 to {2**self.bits} values '
-        f'({self.bits} bits), got {len(values)}.'
+        f'({self.bits} bits), got shape {values.shape}.'
       )
     if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
       raise ValueError(
         f'`table` of {self.name} must be finite and strictly ascending in '
-        'float32.'
+        f'float32, got {self.table}. Sort it, and drop doubles.'
       )
     object.__setattr__(self, 'table', tuple(float(v) for v in values))
     if self.thresholds is not None:

@@ -17,6 +17,9 @@ class Contraction:
   input_axes: Axes | None  # Of the input, negative; None for a look-up.
   weight_axes: Axes  # Of the weight, negative.
   matrix: bool  # Whether `dot_general` may be injected.
+  outputs: Axes = (-1,)  # Of the result: those that the weight brings.
+  weight_outputs: Axes = (-1,)  # The same axes in the weight.
+  batched: bool = False  # Axes that weight and input share are not summed.
 
 
 def _dense(module, x) -> Contraction:
@@ -31,7 +34,10 @@ def _dense_general(module, x) -> Contraction:
   ndim = batch + count + out
   inputs = tuple(a if a < 0 else a - x.ndim for a in axis)
   weights = tuple(range(batch - ndim, batch - ndim + count))
-  return Contraction('kernel', inputs, weights, batch == 0)
+  brought = tuple(range(-out, 0))
+  return Contraction(
+    'kernel', inputs, weights, batch == 0, brought, brought, batch > 0
+  )
 
 
 def _conv(module, x) -> Contraction:
@@ -44,11 +50,17 @@ def _einsum(module, x) -> Contraction:
   left, right = inputs.split(',')
   left = left.replace('...', '')
   summed = [c for c in right if c in left and c not in result]
+  brought = [c for c in right if c not in left]
+  result = result.replace('...', '')
+  place = lambda text, chosen: tuple(text.index(c) - len(text) for c in chosen)
   return Contraction(
     'kernel',
-    tuple(left.index(c) - len(left) for c in summed),
-    tuple(right.index(c) - len(right) for c in summed),
+    place(left, summed),
+    place(right, summed),
     False,
+    place(result, brought),
+    place(right, brought),
+    any(c in left and c in result for c in right),
   )
 
 
@@ -71,7 +83,9 @@ def contraction(module: nn.Module, method: str, x: jax.Array):
   for kind, build in KNOWN.items():
     if isinstance(module, kind):
       if kind is nn.Embed and method == 'attend':
-        return Contraction('embedding', (-1,), (-1,), False)
+        return Contraction(
+          'embedding', (-1,), (-1,), False, weight_outputs=(-2,)
+        )
       return build(module, x) if method == '__call__' else None
   return None
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lowbit import operators, quantize, solvers
-from lowbit.intercept import layers, rules
+from lowbit.intercept import layers, rules, training
 
 STATISTICS = 'lowbit_statistics'  # The collection that `record` sows.
 # jit caches a trace by its function; this makes the active handler a part of
@@ -36,7 +36,8 @@ class Call:
   x: jax.Array
   weight: object  # Array, QTensor or operator.
   found: layers.Contraction
-  own: Callable  # (weight, x) -> y, by the layer's own code.
+  rest: dict  # The layer's other params.
+  own: Callable  # (weight, x[, rest]) -> y, by the layer's own code.
   inject: Callable | None  # dot_general -> y, by the layer's own code.
   weight_shape: Callable[[], tuple[int, ...]]
 
@@ -47,10 +48,12 @@ Handler = Callable[[Call], jax.Array]
 def _call(module: nn.Module, method: str, x, found) -> Call:
   params = module.variables['params']
   copy = module.clone(parent=None, name=None)
+  rest = {k: v for k, v in params.items() if k != found.weight}
 
-  def own(weight, x):
-    variables = {'params': {**params, found.weight: weight}}
-    return copy.apply(variables, x, method=method)
+  def own(weight, x, rest=rest):
+    variables = {'params': {**rest, found.weight: weight}}
+    with _busy():  # Gradients may trace it after the handler is done.
+      return copy.apply(variables, x, method=method)
 
   def weight_shape():
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
@@ -70,6 +73,7 @@ def _call(module: nn.Module, method: str, x, found) -> Call:
     x,
     params[found.weight],
     found,
+    rest,
     own,
     inject if found.matrix else None,
     weight_shape,
@@ -94,11 +98,12 @@ def _interceptor(handler: Handler):
 @contextlib.contextmanager
 def _busy() -> Iterator[None]:
   """Layers that run inside a handler are not met again."""
+  before = getattr(_STATE, 'busy', False)
   _STATE.busy = True
   try:
     yield
   finally:
-    _STATE.busy = False
+    _STATE.busy = before
 
 
 @contextlib.contextmanager
@@ -141,17 +146,20 @@ def matmul(
   handler = getattr(_STATE, 'handler', None)
   if handler is None or module.is_initializing():
     leaf = module.get_variable('params', name)
-    if isinstance(leaf, operators.Operator | quantize.QTensor):
+    coded = quantize.QTensor | quantize.PackedQTensor
+    if isinstance(leaf, operators.Operator | coded):
       return operators.matmul(x, leaf)
     return jnp.matmul(x, module.param(name, init, shape, jnp.float32))
   found = layers.Contraction(name, (-1,), (-2,), True)
-  own = lambda w, x: jnp.matmul(x, w)
+  own = lambda w, x, rest=None: jnp.matmul(x, w)
   inject = lambda dot: dot(
     x, jnp.zeros(shape, x.dtype), (((x.ndim - 1,), (0,)), ((), ()))
   )
   leaf = module.get_variable('params', name)
   path = layers.weight_path(module, name)
-  return handler(Call(module, path, x, leaf, found, own, inject, lambda: shape))
+  return handler(
+    Call(module, path, x, leaf, found, {}, own, inject, lambda: shape)
+  )
 
 
 def rows(call: Call) -> jax.Array:
@@ -207,38 +215,13 @@ def record(call: Call) -> jax.Array:
   return serve(call)
 
 
-def simulate(recipe: rules.Recipe) -> Handler:
-  """Handler for fake quantization with straight-through gradients."""
-
-  def handler(call):
-    rule = recipe.rule(call.path)
-    if rule is None:
-      recipe.match([call.path])  # Raises, and says what to do.
-    if rule.rotate:
-      raise ValueError(
-        f'Rule {rule.pattern!r} rotates, which changes the params: use '
-        'quantize_model and serve, not simulate.'
-      )
-    x, w = call.x, call.weight
-    if rule.activation is not None and call.found.input_axes is not None:
-      x = quantize.fake_quantize(x, rule.activation, call.found.input_axes)
-    if rule.weight is not None:
-      w = quantize.fake_quantize(w, rule.weight, call.found.weight_axes)
-    return call.own(w, x)
-
-  return handler
-
-
 def serve(call: Call) -> jax.Array:
   """Runs a layer whose weight may be a QTensor or an operator."""
   leaf, x = call.weight, call.x
-  if isinstance(leaf, quantize.PackedQTensor):
-    leaf = quantize.unpack(leaf)
-  if not isinstance(leaf, operators.Operator | quantize.QTensor):
+  coded = quantize.QTensor | quantize.PackedQTensor
+  if not isinstance(leaf, operators.Operator | coded):
     return call.own(leaf, x)
-  op = leaf
-  if isinstance(leaf, quantize.QTensor):
-    op = operators.Coded(leaf)
+  op = operators.Coded(leaf) if isinstance(leaf, coded) else leaf
   # A QTensor of more than two axes is no matrix: its layer decodes it whole.
   if call.inject and math.prod(op.shape) == op.size:
     return call.inject(functools.partial(_dot_general, op))
@@ -272,14 +255,21 @@ def _dot_general(
 
 
 @contextlib.contextmanager
-def intercept(recipe: rules.Recipe | None, mode: str = 'simulate'):
+def intercept(
+  recipe: rules.Recipe | None,
+  mode: str = 'simulate',
+  step: jax.Array | None = None,
+):
   """Applies a recipe to every Linen model that runs inside this context.
+
+  Enter it inside of the jitted function where a `step` is given.
 
   Args:
     recipe: For mode 'simulate'; None otherwise.
     mode: 'simulate' (fake quantization, differentiable), 'serve' (params hold
       operators or QTensors), or 'record' (statistics are sown in the
       collection `STATISTICS`, which must be mutable).
+    step: For 'simulate': training step, int32 [], that schedules read.
 
   Raises:
     ValueError: If the mode is unknown or the recipe does not go with it.
@@ -293,7 +283,11 @@ def intercept(recipe: rules.Recipe | None, mode: str = 'simulate'):
       f'`recipe` goes with mode simulate, and only with it; got {mode=}, '
       f'recipe={recipe if recipe is None else recipe.name!r}.'
     )
-  handlers = {'serve': serve, 'record': record}
-  handler = handlers.get(mode) or simulate(recipe)
-  with handling(handler, key=(mode, recipe)):
+  if mode != 'simulate':
+    handler = {'serve': serve, 'record': record}[mode]
+  else:
+    handler = training.simulate(recipe, step)
+  # A step that a trace has read must not outlive it.
+  once = None if step is None else object()
+  with handling(handler, key=(mode, recipe, once)):
     yield

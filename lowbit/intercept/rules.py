@@ -5,6 +5,9 @@ import re
 from collections.abc import Callable, Iterable
 
 from lowbit import quantize, solvers
+from lowbit.intercept import backward as backward_lib
+
+Quantizer = quantize.Spec | Callable  # A spec, or a frozen callable value.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,24 +17,33 @@ class Rule:
   Attributes:
     pattern: Regular expression for the whole path of a weight, such as
       'layers_0/attention/query/kernel'.
-    weight: Spec or name; None leaves the weight in float.
-    activation: Spec or name for the layer's input; None leaves it.
+    weight: Spec or name; None leaves the weight in float. For training also a
+      learned quantizer (`quantize.Lsq`, ...), `quantize.Static`,
+      `quantize.Delayed`, or `quantize.Progressive`.
+    activation: The same for the layer's input.
     solver: How the codes are found.
     rotate: Multiply by an online Hadamard transform on the input side, which
       the weight undoes: y = (x H) (H^T W).
+    backward: Specs of the backward products; None leaves them in float.
+    estimator: The gradient of a spec's rounding, see `quantize.fake_quantize`.
   """
 
   pattern: str
-  weight: quantize.Spec | None = None
-  activation: quantize.Spec | None = None
+  weight: Quantizer | str | None = None
+  activation: Quantizer | str | None = None
   solver: solvers.Solver = solvers.Nearest()
   rotate: bool = False
+  backward: backward_lib.Backward | None = None
+  estimator: quantize.Estimator = quantize.straight_through
 
   def __post_init__(self):
     for field in ('weight', 'activation'):
       value = getattr(self, field)
-      if value is not None:
+      if isinstance(value, str):
         object.__setattr__(self, field, quantize.Spec.parse(value))
+    if self.backward is not None and self.backward.reuse:
+      backward_lib.check_reuse(self.weight)
+      backward_lib.check_reuse(self.activation)
     try:
       re.compile(self.pattern)
     except re.error as error:
@@ -42,7 +54,7 @@ class Rule:
   @property
   def changes(self) -> bool:
     """Whether the rule does anything."""
-    return self.weight is not None or self.activation is not None
+    return any((self.weight, self.activation, self.backward))
 
   @property
   def needs_statistics(self) -> bool:
@@ -61,12 +73,14 @@ class Recipe:
     prepare: Rewrites of the params that come first, such as folding norms:
       (params, statistics) -> params, where statistics() calibrates.
     sequential: Later layers are calibrated on the outputs of quantized ones.
+    ramp: Phases quantization in while training; needs a step.
   """
 
   name: str
   rules: tuple[Rule, ...]
   prepare: tuple[Callable, ...] = ()
   sequential: bool = False
+  ramp: quantize.Ramp | None = None
 
   def rule(self, path: str) -> Rule | None:
     """The first rule that matches a path."""

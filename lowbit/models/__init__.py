@@ -1,5 +1,5 @@
 """Small Linen models that know nothing of quantization."""
 
-from lowbit.models import decoder, loss
+from lowbit.models import classifiers, decoder, loss, super_resolution
 
-__all__ = ['decoder', 'loss']
+__all__ = ['classifiers', 'decoder', 'loss', 'super_resolution']

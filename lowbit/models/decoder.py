@@ -62,11 +62,15 @@ class RMSNorm(nn.Module):
     return jnp.einsum('...d,d->...d', x, scale).astype(self.dtype)
 
 
-def rope(x: jax.Array, base: float) -> jax.Array:
-  """Rotary positions, rotate-half order: x [B, T, H, C] -> the same shape."""
+def rope(x: jax.Array, base: float, start=0) -> jax.Array:
+  """Rotary positions, rotate-half order: x [B, T, H, C] -> the same shape.
+
+  The first of the T positions is `start`, an int or an int32 scalar.
+  """
   half = x.shape[-1] // 2
   frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = jnp.outer(jnp.arange(x.shape[1], dtype=jnp.float32), frequency)
+  position = (jnp.arange(x.shape[1]) + start).astype(jnp.float32)
+  angle = jnp.outer(position, frequency)
   cos, sin = (f(angle)[None, :, None, :] for f in (jnp.cos, jnp.sin))
   a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

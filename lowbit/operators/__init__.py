@@ -6,7 +6,8 @@ Every node is a pytree with `apply(x)`, `dense()`, `shape` and `bits()`.
 """
 
 from lowbit.operators.base import Operator, as_operator, bits, matmul
-from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode
+from lowbit.operators.leaves import Coded, LowRank, Matrix, Sparse, decode, pack
+from lowbit.operators.mixed_groups import MixedGroups
 from lowbit.operators.nodes import (
   Permuted,
   QuantizeInput,
@@ -20,6 +21,7 @@ __all__ = [
   'Coded',
   'LowRank',
   'Matrix',
+  'MixedGroups',
   'Operator',
   'Permuted',
   'QuantizeInput',
@@ -32,4 +34,5 @@ __all__ = [
   'bits',
   'decode',
   'matmul',
+  'pack',
 ]

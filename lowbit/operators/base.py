@@ -40,13 +40,17 @@ class Operator:
       TypeError: If `x` is not floating point.
       ValueError: If its last axis is not `shape[0]`.
     """
+    self.check_input(x)
+    return self.product(x.astype(jnp.float32), precision).astype(x.dtype)
+
+  def check_input(self, x: jax.Array) -> None:
+    """Raises unless x is a float array [..., in]."""
     quantize.check_float(x)
     if x.ndim == 0 or x.shape[-1] != self.shape[0]:
       raise ValueError(
         f'The last axis of `x` {x.shape} must have length {self.shape[0]}, the '
         f'number of inputs of {type(self).__name__} {self.shape}.'
       )
-    return self.product(x.astype(jnp.float32), precision).astype(x.dtype)
 
   def bits(self) -> int:
     """Bits at rest, side data included; see `quantize.bits`."""
@@ -59,9 +63,7 @@ def as_operator(w) -> Operator:
 
   if isinstance(w, Operator):
     return w
-  if isinstance(w, quantize.PackedQTensor):
-    w = quantize.unpack(w)
-  if isinstance(w, quantize.QTensor):
+  if isinstance(w, quantize.QTensor | quantize.PackedQTensor):
     return leaves.Coded(w)
   quantize.check_float(w, 'w')
   return leaves.Matrix(w)

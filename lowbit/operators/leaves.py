@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lowbit import quantize
+from lowbit import kernels, quantize
 from lowbit.operators import base
 
 
@@ -40,7 +40,11 @@ class Matrix(base.Operator):
 
 @node
 class Coded(base.Operator):
-  """A quantized matrix, plain or packed."""
+  """A quantized matrix, plain or packed.
+
+  Packed codes are multiplied by `kernels.dequant_matmul`, which never makes the
+  matrix; plain ones are decoded whole.
+  """
 
   q: quantize.QTensor | quantize.PackedQTensor  # [in, out].
 
@@ -53,22 +57,40 @@ class Coded(base.Operator):
   @property
   def shape(self):
     """(in, out)."""
-    return jax.eval_shape(lambda: self._unpacked).shape[-2:]
+    return kernels.shape(self.q)[-2:]
 
   @property
   def size(self):
     """Number of weights, stacked layers included."""
-    return math.prod(jax.eval_shape(lambda: self._unpacked).shape)
+    return math.prod(kernels.shape(self.q))
 
   def dense(self):
     """The decoded matrix, float32."""
     return quantize.dequantize(self._unpacked)
 
+  @property
+  def _has_kernel(self) -> bool:
+    is_packed = isinstance(self.q, quantize.PackedQTensor)
+    return is_packed and len(kernels.shape(self.q)) == 2
+
+  def product(self, x, precision=None):
+    """x W; from packed codes by a kernel."""
+    if not self._has_kernel:
+      return super().product(x, precision)
+    return kernels.dequant_matmul(x, self.q, precision=precision)
+
+  def apply(self, x, precision=None):
+    """See `Operator.apply`; a kernel takes bfloat16 as it is."""
+    if not self._has_kernel:
+      return super().apply(x, precision)
+    self.check_input(x)
+    return kernels.dequant_matmul(x, self.q, precision=precision)
+
   def pack(self) -> 'Coded':
-    """The same matrix with packed codes."""
+    """The same matrix with packed codes; wider ones than 8 bits stay."""
     if isinstance(self.q, quantize.PackedQTensor):
       return self
-    return Coded(quantize.pack(self.q))
+    return Coded(_pack(self.q))
 
 
 @node
@@ -117,6 +139,24 @@ class Sparse(base.Operator):
     return zeros.at[self.rows, self.columns].add(
       self.values.astype(jnp.float32)
     )
+
+
+def _pack(q: quantize.QTensor):
+  packs = q.spec.format.bits <= 8 and q.ndim > 0
+  return quantize.pack(q) if packs else q
+
+
+def pack(tree):
+  """The same params with the codes packed, so that kernels serve them.
+
+  Args:
+    tree: Params with QTensors and operators in it, or one of these. QTensors
+      with codes of more than 8 bits stay as they are.
+  """
+  is_coded = lambda x: isinstance(x, quantize.QTensor)
+  return jax.tree.map(
+    lambda x: _pack(x) if is_coded(x) else x, tree, is_leaf=is_coded
+  )
 
 
 def decode(tree):

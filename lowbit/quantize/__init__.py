@@ -9,6 +9,8 @@ from lowbit.quantize.estimators import (
   straight_through,
 )
 from lowbit.quantize.grid import quantize_grid
+from lowbit.quantize.held import Delayed, Static
+from lowbit.quantize.learned import Dorefa, Elastic, Learned, Lsq, Pact, Pams
 from lowbit.quantize.packing import PackedQTensor, bits, pack, unpack
 from lowbit.quantize.qtensor import (
   QTensor,
@@ -23,25 +25,38 @@ from lowbit.quantize.qtensor import (
 from lowbit.quantize.scales import (
   Absmax,
   Density,
+  Entropy,
   Mse,
   Percentile,
   PowerOfTwo,
   Unit,
 )
+from lowbit.quantize.schedule import Progressive, Ramp
 from lowbit.quantize.spec import SHORTHANDS, Spec
 
 __all__ = [
   'SHORTHANDS',
   'Absmax',
   'Blocks',
+  'Delayed',
   'Density',
+  'Dorefa',
+  'Elastic',
+  'Entropy',
   'Estimator',
+  'Learned',
+  'Lsq',
   'Mse',
   'PackedQTensor',
+  'Pact',
+  'Pams',
   'Percentile',
   'PowerOfTwo',
+  'Progressive',
   'QTensor',
+  'Ramp',
   'Spec',
+  'Static',
   'Unit',
   'bits',
   'check_float',

@@ -7,9 +7,11 @@ length 1 elsewhere, a group is a part of that, a tile has two lengths.
 
 import dataclasses
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Block = int | tuple[int, int] | str
 NAMED = ('tensor', 'channel', 'token')
@@ -17,13 +19,24 @@ NAMED = ('tensor', 'channel', 'token')
 
 def normalize_axis(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
   """Axes counted from the end, sorted: what does not change under vmap."""
-  axes = (axis,) if isinstance(axis, int) else tuple(axis)
+  try:
+    axes = tuple(map(operator.index, np.atleast_1d(axis)))
+  except TypeError as error:
+    raise TypeError(
+      f'`axis` must be an int or a tuple of ints, got {axis!r}.'
+    ) from error
   for a in axes:
     if not -ndim <= a < ndim:
       raise ValueError(
         f'`axis` {axis} is out of range for an array of {ndim} axes.'
       )
-  return tuple(sorted(a if a < 0 else a - ndim for a in axes))
+  found = {a if a < 0 else a - ndim for a in axes}
+  if not axes or len(found) < len(axes):
+    raise ValueError(
+      f'`axis` must name at least one axis, and none twice; got {axis} for an '
+      f'array of {ndim}. Groups run along -1 by default.'
+    )
+  return tuple(sorted(found))
 
 
 def block_shape(
@@ -39,11 +52,20 @@ def block_shape(
     axis: Contraction axes, negative, from `normalize_axis`.
 
   Returns:
-    A tuple of `len(shape)` block lengths.
+    A tuple of `len(shape)` block lengths. A group longer than its axis is the
+    axis.
 
   Raises:
     ValueError: If a group or tile is asked of an array without such an axis.
   """
+  asked = asked_shape(block, shape, axis)
+  return tuple(min(b, n) if n else b for b, n in zip(asked, shape))
+
+
+def asked_shape(
+  block: Block, shape: tuple[int, ...], axis: tuple[int, ...]
+) -> tuple[int, ...]:
+  """`block_shape`, but a group may be longer than its axis."""
   ndim = len(shape)
   if block == 'tensor':
     return shape
@@ -64,7 +86,7 @@ def block_shape(
         f'{shape}. Use a group, or @tensor.'
       )
     lengths[free[-1]] = other[0]
-  return tuple(min(b, n) if n else b for b, n in zip(lengths, shape))
+  return tuple(lengths)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lowbit.quantize import qtensor
+from lowbit import formats
+from lowbit.quantize import qtensor, scales
 from lowbit.quantize import spec as spec_lib
 
 Estimator = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -73,8 +74,11 @@ def fake_quantize(
 
 def _inside(x, q) -> jax.Array:
   """Which elements of `x` lie between the ends of the format."""
+  if isinstance(q.spec.format, formats.Float32):
+    return jnp.ones(x.shape, bool)
   scale, zero = qtensor.wide_scales(q)
   zero = jnp.zeros_like(scale) if zero is None else zero
   values = q.spec.format.values()
-  v = jax.lax.stop_gradient(x).astype(jnp.float32) / scale + zero
+  v = jax.lax.stop_gradient(x).astype(jnp.float32)
+  v = scales.divide(v, scale) + zero
   return (v >= jnp.float32(values[0])) & (v <= jnp.float32(values[-1]))

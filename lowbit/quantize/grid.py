@@ -29,10 +29,13 @@ def quantize_grid(
     [formats, *x.shape], dtype of x.
 
   Raises:
+    TypeError: If `x` is not floating point, or `specs` one name.
     ValueError: If the specs differ in more than their format, or a format is
       no float grid.
   """
   qtensor.check_float(x)
+  if isinstance(specs, str):
+    raise TypeError(f'`specs` must be a list of names, got {specs!r}.')
   parsed = [spec_lib.Spec.parse(s) for s in specs]
   if not parsed:
     raise ValueError('`specs` is empty. Give at least one, such as int4@g64.')
@@ -53,7 +56,6 @@ def quantize_grid(
     np.asarray([g.mantissa_bits for g in grids], np.int32),
     np.asarray([g.min_exponent for g in grids], np.int32),
     np.asarray([g.max for g in grids], np.float32),
-    np.asarray([scales.reciprocal(g.max) for g in grids], np.float32),
   )
   return _sweep(x, numbers, blocks)
 
@@ -63,10 +65,10 @@ def _sweep(x, numbers, blocks: blocking.Blocks):
   xb = blocks.split(x.astype(jnp.float32))
   amax = scales.absmax(xb, blocks.axes)
 
-  def one(mantissa_bits, min_exponent, max_value, inverse):
-    scale = scales.guard(amax * inverse, amax)
+  def one(mantissa_bits, min_exponent, max_value):
+    scale = scales.guard(scales.divide(amax, max_value), amax)
     y = formats.round_to_float_grid(
-      xb / scale, mantissa_bits, min_exponent, max_value
+      scales.divide(xb, scale), mantissa_bits, min_exponent, max_value
     )
     return blocks.merge(y * scale).astype(x.dtype)
 

@@ -55,7 +55,9 @@ def blocks_of(
   """How a tensor of this shape is cut; ValueError for an unwanted tail."""
   axis = blocking.normalize_axis(axis, len(shape)) if shape else ()
   blocks = blocking.Blocks(shape, blocking.block_shape(spec.block, shape, axis))
-  if blocks.ragged and not spec.pad:
+  asked = blocking.asked_shape(spec.block, shape, axis)
+  too_long = any(b > n > 0 for b, n in zip(asked, shape))
+  if (blocks.ragged or too_long) and not spec.pad:
     raise ValueError(
       f'An array of shape {shape} does not divide in blocks of {spec.block} '
       f'along axis {axis}, and spec {spec} allows no padding. Choose a size '
@@ -67,9 +69,13 @@ def blocks_of(
 def check_float(x, name: str = 'x') -> None:
   """Raises TypeError unless `x` is an array of real floats."""
   dtype = getattr(x, 'dtype', None)
-  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+  if (
+    dtype is None
+    or not jnp.issubdtype(dtype, jnp.floating)
+    or np.dtype(dtype).itemsize > 8
+  ):
     raise TypeError(
-      f'`{name}` must be a floating-point array, got '
+      f'`{name}` must be a floating-point array of at most 64 bits, got '
       f'{dtype if dtype is not None else type(x).__name__}. Convert it, for '
       f'example with jnp.asarray({name}, jnp.float32).'
     )
@@ -84,14 +90,20 @@ def quantize(
   """Quantizes an array.
 
   Args:
-    x: float32, bfloat16 or float16 of any shape; computed in float32.
+    x: float32, bfloat16 or float16 of any shape; computed in float32, to which
+      float64 is rounded.
     spec: How, or its name, such as 'int4@g64'. Static under jit.
     axis: The contraction axis (or axes), along which groups run.
     key: PRNG key; needed by stochastic rounding, and by nothing else.
 
   Returns:
     A `QTensor` of the shape of `x`. A block with a NaN or an infinity decodes
-    to NaN; a block of zeros decodes to zeros.
+    to NaN, but for casts without a scale (see `scales.Unit`); a block of zeros
+    decodes to zeros. No scale is below 2^-126, where float32 flushes: smaller
+    blocks keep a coarse step. A scale that is too small for its own format,
+    such as up to 2^-10 in e4m3, becomes 0, and so does its block; one that is
+    too large saturates, and so do the values of its block (they are NaN in e8m0
+    and in formats that do not saturate, such as e4m3_overflow).
 
   Raises:
     TypeError: If `x` is not floating point.
@@ -116,9 +128,20 @@ def _quantize(x, key, spec, axis, blocks) -> QTensor:
 def quantize_with(
   x: jax.Array, like: QTensor, key: jax.Array | None = None
 ) -> QTensor:
-  """Quantizes `x` with the scales, spec and axis of `like` (same shape)."""
+  """Quantizes `x` with the scales, spec and axis of `like` (same shape).
+
+  Raises:
+    TypeError: If `x` is not floating point, or `like` no `QTensor`.
+    ValueError: If the shapes differ, or the key does not fit the rounding.
+  """
+  check_qtensor(like, 'like')
   check_float(x)
   _check_key(like.spec.rounding, key)
+  if x.shape != like.shape:
+    raise ValueError(
+      f'`x` of shape {x.shape} must have the shape of `like`, {like.shape}. '
+      'Quantize it anew, or reshape it.'
+    )
   blocks = blocks_of(x.shape, like.spec, like.axis)
   return _quantize_with(jnp.asarray(x), like, key, blocks)
 
@@ -133,7 +156,14 @@ def _fit(xb, spec, blocks, axis):
   """Stored scale, zero point and side data of blocks, all of `blocks.grid`."""
   fmt, rule, axes = spec.format, spec.scale, blocks.axes
   shaped = lambda a: a.reshape(blocks.grid)
-  stored = lambda s: _store_scale(shaped(s), spec.scale_format, axis)
+
+  def stored(scale):
+    if isinstance(spec.scale_format, spec_lib.Spec):
+      # The scale 1 of a block of zeros must not set the second level's range.
+      empty = jnp.all(xb == 0, axis=axes, keepdims=True)
+      scale = jnp.where(empty, 0.0, scale)
+    return _store_scale(shaped(scale), spec.scale_format, axis)
+
   if isinstance(fmt, formats.Choice):
     scale, index = sides.fit_choice(xb, fmt, rule, axes)
     return stored(scale), None, shaped(index)
@@ -155,21 +185,9 @@ def _store_scale(scale, fmt, axis):
   if isinstance(fmt, spec_lib.Spec):
     return quantize(scale, fmt, axis)
   if fmt.bits >= 16 and fmt.dtype is not None:
-    return scale.astype(fmt.dtype)
-  return jnp.where(
-    jnp.isnan(scale), np.uint8(_nan_code(fmt)), fmt.encode(scale)
-  )
-
-
-def _nan_code(fmt: formats.Format) -> int:
-  codes = fmt.codes()
-  nan = codes[np.isnan(np.asarray(fmt.decode(codes)))]
-  if not len(nan):
-    raise ValueError(
-      f'A scale format needs a NaN, to carry NaN and Inf; {fmt.name} has none. '
-      'Use e8m0, e4m3, e5m2, bf16, fp16, or a Spec.'
-    )
-  return int(nan[0])
+    return fmt.round(scale).astype(fmt.dtype)  # Saturated first.
+  nan = fmt.code_dtype.type(spec_lib.nan_code(fmt))
+  return jnp.where(jnp.isnan(scale), nan, fmt.encode(scale))
 
 
 def scales_of(q: QTensor) -> jax.Array:
@@ -206,7 +224,7 @@ def _encode(xb, like, blocks, key):
   spec, zero = like.spec, like.zero
   step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
-  y = xb / jnp.where(step == 0, jnp.inf, step)
+  y = scales.divide(xb, jnp.where(step == 0, jnp.inf, step))
   noise = None if key is None else jax.random.uniform(key, y.shape)
   if zero is not None:
     is_whole = spec.integer_zero and spec.rounding == 'nearest'
@@ -223,6 +241,32 @@ def _check_key(rounding: str, key) -> None:
       "`key` goes with rounding='stochastic', and only with it; got rounding="
       f'{rounding!r} and key={"None" if key is None else "given"}. Pass '
       'key=jax.random.key(seed), or use ~stochastic in the spec.'
+    )
+  if key is not None and not _is_key(key):
+    raise TypeError(
+      '`key` must be one PRNG key, got '
+      f'{getattr(key, "dtype", type(key).__name__)} of shape {np.shape(key)}. '
+      'Make it with jax.random.key(seed); map over several with jax.vmap.'
+    )
+
+
+def _is_key(key) -> bool:
+  """Whether it is one key, new style or raw."""
+  dtype = getattr(key, 'dtype', None)
+  if dtype is None:
+    return False
+  if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    return key.ndim == 0
+  return dtype == np.uint32 and key.ndim == 1
+
+
+def check_qtensor(q, name: str) -> None:
+  """Raises TypeError unless `q` is a `QTensor`."""
+  if not isinstance(q, QTensor):
+    got = f'a {q.dtype} array' if hasattr(q, 'dtype') else type(q).__name__
+    raise TypeError(
+      f'`{name}` must be a QTensor, got {got}. Make one with '
+      'quantize(x, spec); unpack gives that of a PackedQTensor.'
     )
 
 
@@ -243,7 +287,17 @@ def _blocks(q: QTensor) -> blocking.Blocks:
 
 @functools.partial(jax.jit, static_argnums=1)
 def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
-  """Decodes a `QTensor` to an array of its shape, computed in float32."""
+  """Decodes a `QTensor` to an array of its shape, computed in float32.
+
+  Raises:
+    TypeError: If `q` is no `QTensor`, or `dtype` not floating point.
+  """
+  check_qtensor(q, 'q')
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise TypeError(
+      f'`dtype` must be floating point, got {np.dtype(dtype)}. The codes of a '
+      'QTensor are q.codes.'
+    )
   blocks = _blocks(q)
   index = _index(q, blocks)
   values = sides.decode(blocks.split(q.codes), q.spec.format, index)
@@ -272,6 +326,9 @@ def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
 
 def transpose(q: QTensor) -> QTensor:
   """The transposed matrix [.., m, n] -> [.., n, m], nothing requantized."""
+  check_qtensor(q, 'q')
+  if q.ndim < 2:
+    raise ValueError(f'`q` of shape {q.shape} has no two axes to swap.')
 
   def swap(a):
     if isinstance(a, QTensor):

@@ -6,11 +6,12 @@ float32 with those axes kept at length one. Affine quantization asks the rule
 for a range instead: `rule.range(x, axes) -> (low, high)`.
 
 What every rule promises: a block of zeros has scale 1, a block with NaN or Inf
-has scale NaN (so the whole block decodes to NaN), and no scale is below the
-smallest normal float32, 2^-126, because XLA flushes subnormals to zero.
+has scale NaN (so the whole block decodes to NaN; all but `Unit`), and no scale
+is below the smallest normal float32, 2^-126, because XLA flushes subnormals.
 """
 
 import dataclasses
+import re
 from typing import Protocol
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
+from lowbit.quantize import histogram
 
 Axes = tuple[int, ...]
 TINY = float(np.finfo(np.float32).tiny)
@@ -41,13 +43,15 @@ def guard(scale: jax.Array, amax: jax.Array) -> jax.Array:
   return jnp.where(jnp.isfinite(amax), scale, jnp.nan)
 
 
-def reciprocal(value: float) -> np.float32:
-  """1 / value in float32, to multiply by.
+def divide(x: jax.Array, by) -> jax.Array:
+  """x / by, correctly rounded, and 0 where x is 0.
 
-  XLA may turn a division by a constant into this product, and may not: written
-  out, scales have the same bits in every program.
+  XLA replaces a division by a constant or by a broadcast with a product by the
+  reciprocal, which is off by an ulp, and is 0 for `by` above 2^126. A divisor
+  that differs from element to element, for all it knows, it leaves alone.
   """
-  return np.float32(1) / np.float32(value)
+  one = jnp.ones((), jnp.float32)
+  return x / jnp.where(x == 0, one, jnp.asarray(by, jnp.float32))
 
 
 def absmax(x: jax.Array, axes: Axes) -> jax.Array:
@@ -69,7 +73,7 @@ class Absmax:
   def __call__(self, x, fmt, axes):
     """Returns absmax / scale_target for each block."""
     amax = absmax(x, axes)
-    return guard(amax * reciprocal(fmt.scale_target), amax)
+    return guard(divide(amax, fmt.scale_target), amax)
 
   def range(self, x, axes):
     """Returns (min(x, 0), max(x, 0)) for each block."""
@@ -78,7 +82,10 @@ class Absmax:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-  """Scale 1: a direct cast."""
+  """Scale 1: a direct cast, NaN and Inf included.
+
+  They come out as the format has them: without a NaN as 0, saturated.
+  """
 
   name = 'unit'
 
@@ -109,7 +116,7 @@ class Percentile:
   @property
   def name(self) -> str:
     """The name in a spec: p99.9."""
-    return f'p{self.percent:g}'
+    return f'p{_plain(self.percent)}'
 
   def __call__(self, x, fmt, axes):
     """Returns percentile(|x|) / scale_target for each block."""
@@ -117,7 +124,7 @@ class Percentile:
     # A block that is mostly zeros has percentile 0: fall back to its absmax.
     amax = absmax(x, axes)
     high = jnp.where(high > 0, high, amax)
-    return guard(high * reciprocal(fmt.scale_target), amax)
+    return guard(divide(high, fmt.scale_target), amax)
 
   def range(self, x, axes):
     """Returns the two-sided percentile range, widened to hold 0."""
@@ -139,7 +146,20 @@ class Mse:
   steps: int = 40
   smallest: float = 0.2
   norm: float = 2.0
-  name = 'mse'
+
+  def __post_init__(self):
+    if self.steps < 1 or not 0 < self.smallest <= 1 or self.norm <= 0:
+      raise ValueError(
+        f'`steps` must be positive, `smallest` in (0, 1], `norm` positive; got '
+        f'{self}.'
+      )
+
+  @property
+  def name(self) -> str:
+    """The name in a spec: mse, or mse100_0.5_2.4 (steps, smallest, norm)."""
+    if self == Mse():
+      return 'mse'
+    return f'mse{self.steps}_{_plain(self.smallest)}_{_plain(self.norm)}'
 
   def ratios(self) -> jax.Array:
     """The ratios that are tried, from 1 downwards."""
@@ -177,13 +197,38 @@ class Mse:
     full = Absmax()(x, fmt, axes)
 
     def dequantized(ratio):
-      return fmt.round(x / (full * ratio)) * (full * ratio)
+      return fmt.round(divide(x, full * ratio)) * (full * ratio)
 
     return jnp.maximum(full * self.search(x, axes, dequantized), TINY)
 
   def range(self, x, axes):
     """Ranges are searched by `affine`, which knows the levels."""
     return _range(x, axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entropy:
+  """The clip of least KL divergence, from a histogram of each block.
+
+  For signed integers of b bits, whose 2^(b-1) magnitudes are the levels; see
+  `histogram.entropy_range`. Meant for whole tensors: each block tries about
+  2000 clips. Batches go through `histogram.observe` instead.
+  """
+
+  name = 'entropy'
+
+  def __call__(self, x, fmt, axes):
+    """Returns clip / max for each block."""
+    amax = absmax(x, axes)
+    kept = tuple(i for i in range(x.ndim) if i not in axes)
+    rows = jnp.transpose(x, kept + axes).reshape(amax.size, -1)
+
+    def clip(row):
+      bins = histogram.observe(histogram.empty(), row)
+      return histogram.entropy_range(bins, fmt.high + 1)
+
+    clips = jax.lax.map(clip, rows).reshape(amax.shape)
+    return guard(divide(clips, fmt.scale_target), amax)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +241,15 @@ class Density:
   """
 
   percent: float = 95.0
-  name = 'density'
+
+  def __post_init__(self):
+    if not 0 <= self.percent <= 100:
+      raise ValueError(f'`percent` must lie in [0, 100], got {self.percent}.')
+
+  @property
+  def name(self) -> str:
+    """The name in a spec: density, or density90."""
+    return 'density' if self == Density() else f'density{_plain(self.percent)}'
 
   def __call__(self, x, fmt, axes):
     """Raises: a range needs a zero point."""
@@ -223,7 +276,8 @@ class PowerOfTwo:
     rceil: the smallest s with absmax <= fmt.max * 2^s.
     even:  floor, after absmax is rounded to the format's mantissa bits.
     rne:   s = round(log2 absmax) - emax.
-    bfp:   s = ceil(log2 absmax) - ceil(log2 fmt.max): block floating point.
+    bfp:   s = ceil(log2 absmax) - emax - 1: block floating point; the codes of
+           b-bit integers are then a sign and a fraction of b - 1 bits.
     mse:   floor or floor + 1, whichever has the smaller squared error.
   All are computed on the exponent field, exactly. Source: OCP Microscaling
   Formats v1.0, 2023, and Rouhani et al., arXiv:2310.10537.
@@ -252,7 +306,9 @@ class PowerOfTwo:
 
     def error(scale):
       return jnp.sum(
-        (x - fmt.round(x / scale) * scale) ** 2, axis=axes, keepdims=True
+        (x - fmt.round(divide(x, scale)) * scale) ** 2,
+        axis=axes,
+        keepdims=True,
       )
 
     small, large = exp2(low), exp2(low + 1)
@@ -280,7 +336,7 @@ def _exponent(amax: jax.Array, fmt: formats.Format, kind: str) -> jax.Array:
   if kind == 'ceil':
     s = s + (above != 0).astype(jnp.int32)
   elif kind == 'bfp':
-    s = s + (above != 0).astype(jnp.int32) - np.int32(top & 0x7FFFFF != 0)
+    s = s + (above != 0).astype(jnp.int32) - np.int32(1)
   elif kind == 'rceil':
     s = s + (above > np.int32(top & 0x7FFFFF)).astype(jnp.int32)
   elif kind == 'rne':
@@ -303,32 +359,52 @@ def affine(x: jax.Array, levels: int, rule: Rule, axes: Axes):
 
     def dequantized(r):
       scale, zero = _affine(low * r, high * r, levels)
-      return (jnp.clip(jnp.rint(x / scale) + zero, 0, levels) - zero) * scale
+      code = jnp.clip(jnp.rint(divide(x, scale)) + zero, 0, levels)
+      return (code - zero) * scale
 
     ratio = rule.search(x, axes, dequantized)
   return _affine(low * ratio, high * ratio, levels)
 
 
 def _affine(low, high, levels):
-  scale = guard((high - low) * reciprocal(levels), high - low)
-  zero = jnp.clip(jnp.rint(-low / scale), 0, levels)
+  scale = width(low, high, levels)
+  zero = jnp.clip(jnp.rint(divide(-low, scale)), 0, levels)
   return scale, zero
 
 
+def width(low: jax.Array, high: jax.Array, parts: float) -> jax.Array:
+  """(high - low) / parts as a scale, also where the difference overflows."""
+  range_ = high - low
+  step = jnp.where(
+    jnp.isinf(range_),
+    divide(high, parts) - divide(low, parts),
+    divide(range_, parts),
+  )
+  largest = jnp.maximum(high, -low)
+  return guard(step, jnp.where(high == low, 0.0, largest))
+
+
+_NUMBER = r'(\d+(?:\.\d+)?)'
+
+
+def _plain(number: float) -> str:
+  """The shortest decimals that give this float, without an exponent."""
+  return np.format_float_positional(number, trim='-')
+
+
 def parse(name: str) -> Rule:
-  """The rule with this name: absmax, unit, mse, p99.9, floor, ceil, ..."""
+  """The rule with this name: absmax, unit, mse, p99.9, entropy, floor, ..."""
   fixed = {'absmax': Absmax(), 'unit': Unit(), 'mse': Mse()}
-  fixed['density'] = Density()
+  fixed |= {'density': Density(), 'entropy': Entropy()}
   fixed |= {PowerOfTwo(kind).name: PowerOfTwo(kind) for kind in KINDS}
   if name in fixed:
     return fixed[name]
-  if name.startswith('p'):
-    try:
-      return Percentile(float(name[1:]))
-    except ValueError as error:
-      raise ValueError(
-        f'Unknown scale rule {name!r}: a percentile is written p99.9.'
-      ) from error
+  if match := re.fullmatch(f'p{_NUMBER}', name):
+    return Percentile(float(match[1]))
+  if match := re.fullmatch(f'density{_NUMBER}', name):
+    return Density(float(match[1]))
+  if match := re.fullmatch(rf'mse(\d+)_{_NUMBER}_{_NUMBER}', name):
+    return Mse(int(match[1]), float(match[2]), float(match[3]))
   raise ValueError(
     f'Unknown scale rule {name!r}. Use one of {", ".join(fixed)}, or a '
     'percentile such as p99.9.'

@@ -20,7 +20,7 @@ def fit_choice(xb, fmt: formats.Choice, rule, axes):
   found = [rule(xb, member, axes) for member in fmt.members]
 
   def error(member, scale):
-    y = member.round(xb / scale) * scale
+    y = member.round(scales.divide(xb, scale)) * scale
     return jnp.sum((xb - y) ** 2, axis=axes, keepdims=True)
 
   errors = jnp.stack([error(m, s) for m, s in zip(fmt.members, found)])
@@ -87,16 +87,15 @@ def affine(xb, fmt: formats.Format, rule, axes):
   low, high = rule.range(xb, axes)
 
   def fit(ratio):
-    width = (high - low) * ratio * scales.reciprocal(last - first)
-    scale = scales.guard(width, high - low)
-    return scale, jnp.float32(last) - high * ratio / scale
+    scale = scales.width(low * ratio, high * ratio, last - first)
+    return scale, jnp.float32(last) - scales.divide(high * ratio, scale)
 
   ratio = jnp.float32(1)
   if isinstance(rule, scales.Mse):
 
     def dequantized(ratio):
       scale, zero = fit(ratio)
-      return (fmt.round(xb / scale + zero) - zero) * scale
+      return (fmt.round(scales.divide(xb, scale) + zero) - zero) * scale
 
     ratio = rule.search(xb, axes, dequantized)
   return fit(ratio)

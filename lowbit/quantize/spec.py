@@ -3,10 +3,10 @@
   name   := format ['z'] ['!'] ['@' block] [':' scale] ['~' rounding]
   block  := tensor | channel | token | g<size> | b<size> | t<rows>x<columns>
   scale  := [<format> | '(' name ')'] ['-' rule] | rule
-  rule   := absmax | mse | p<percent> | density | unit
+  rule   := absmax | mse | p<percent> | entropy | density | unit
             | floor | ceil | rceil | even | rne | bfp | pow2mse
 
-'z' asks for a zero point, '!' refuses ragged tails. Examples:
+'z' asks for a zero point, '!' refuses axes that groups do not divide. Examples:
 int4@g128, int4z@g64, e4m3@channel, e2m1@b32:e8m0-ceil, int8@tensor:p99.9,
 nf4@g64:(int8@g256), int4@g64~stochastic; and mxfp4, mxfp6_e2m3, mxfp6_e3m2,
 mxfp8_e4m3, mxfp8_e5m2, mxint8, bfp4, bfp6, bfp8 and nvfp4 as shorthands.
@@ -14,7 +14,10 @@ mxfp8_e4m3, mxfp8_e5m2, mxint8, bfp4, bfp6, bfp8 and nvfp4 as shorthands.
 
 import dataclasses
 import functools
+import numbers
 import re
+
+import numpy as np
 
 from lowbit import formats
 from lowbit.quantize import blocking, scales
@@ -33,13 +36,15 @@ class Spec:
       group size along the contraction axis; or a tile (rows along the
       contraction axis, columns along the last other axis).
     scale: Scale rule, see `scales`.
-    scale_format: None for float32; a format, in which scales are cast (floats
-      of 16 bits are kept as such, others as codes); or a Spec, by which the
-      scales are quantized in turn: two levels, as in NVFP4.
+    scale_format: None for float32; a format with a NaN, in which scales are
+      cast (floats of 16 bits are kept as such, others as codes); or a Spec, by
+      which the scales are quantized in turn: two levels, as in NVFP4. A scale
+      above the range saturates; one that rounds to 0 makes its block zeros.
     zero_point: Affine: integers (the format is uintN, the zero point a code),
       or any other format with a real zero point in float32.
     rounding: 'nearest', 'stochastic', 'floor' or 'away'.
-    pad: Whether a last block may be ragged (it is padded with zeros, and cut).
+    pad: Whether a last block may be ragged (it is padded with zeros, and cut),
+      and a group longer than its axis (it is the axis).
   """
 
   format: formats.Format
@@ -52,7 +57,12 @@ class Spec:
 
   def __post_init__(self):
     object.__setattr__(self, 'format', formats.get(self.format))
-    _check_block(self.block)
+    object.__setattr__(self, 'block', _checked_block(self.block))
+    if not callable(self.scale) or not hasattr(self.scale, 'name'):
+      raise TypeError(
+        '`scale` must be a rule such as lowbit.quantize.Absmax(), got '
+        f'{self.scale!r}. Spec.parse takes names.'
+      )
     if self.rounding not in formats.ROUNDINGS:
       raise ValueError(
         f'`rounding` must be one of {formats.ROUNDINGS}, got {self.rounding!r}.'
@@ -69,6 +79,14 @@ class Spec:
       )
     if self.zero_point:
       self._check_affine()
+    if isinstance(self.scale, scales.Entropy) and not (
+      signed and self.format.bits > 1
+    ):
+      raise ValueError(
+        'The rule entropy counts the levels of a signed integer, such as '
+        f'int8@tensor:entropy; got {self.format.name}.'
+      )
+    object.__setattr__(self, 'scale_format', _checked(self.scale_format))
     if isinstance(self.scale, scales.Density) and not self.zero_point:
       raise ValueError(
         "The rule density centres a zero point: write 'z', as in "
@@ -76,6 +94,12 @@ class Spec:
       )
 
   def _check_affine(self):
+    largest = np.finfo(np.float32).max
+    if self.format.bits > 16 or np.ptp(self.format.values()) > largest:
+      raise ValueError(
+        f'A zero point needs a range that fits in float32; {self.format.name} '
+        "is wider. Drop the 'z', or use a narrower format."
+      )
     if isinstance(self.format, formats.SideFormat) or (
       self.rounding == 'away' or not hasattr(self.scale, 'range')
     ):
@@ -121,19 +145,55 @@ class Spec:
     return (inner.format if isinstance(inner, Spec) else inner).storage_bits
 
 
-def _check_block(block) -> None:
-  sizes = block if isinstance(block, tuple) else (block,)
-  good = block in blocking.NAMED or (
-    len(sizes) in (1, 2)
-    and all(
-      isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes
+def _checked(scale_format):
+  """The scale format, float32 as None; raises if it cannot hold scales."""
+  if isinstance(scale_format, Spec):
+    if scale_format.rounding == 'stochastic':
+      raise ValueError(
+        'Scales are not rounded stochastically: no key reaches them. Got scale '
+        f'spec {scale_format}; use ~floor or ~nearest.'
+      )
+    return scale_format
+  if scale_format is None:
+    return None
+  if not isinstance(scale_format, str | formats.Format):
+    raise TypeError(
+      '`scale_format` must be None, a format, its name or a Spec; got '
+      f'{scale_format!r}.'
     )
-  )
-  if not good:
+  fmt = formats.get(scale_format)
+  if isinstance(fmt, formats.Float32):
+    return None
+  if isinstance(fmt, formats.SideFormat) or nan_code(fmt) is None:
+    raise ValueError(
+      f'A scale format needs a NaN, to carry NaN and Inf; {fmt.name} has none. '
+      f'Use e8m0, e4m3, e5m2, bf16, fp16, or a Spec such as ({fmt.name}@g256).'
+    )
+  return fmt
+
+
+@functools.cache
+def nan_code(fmt: formats.Format) -> int | None:
+  """The first code that decodes to NaN, if there is one."""
+  codes = fmt.codes()
+  nan = codes[np.isnan(np.asarray(fmt.decode(codes)))]
+  return int(nan[0]) if len(nan) else None
+
+
+def _checked_block(block) -> blocking.Block:
+  """`block` with Python's ints."""
+  if isinstance(block, str) and block in blocking.NAMED:
+    return block
+  sizes = block if isinstance(block, tuple) else (block,)
+  is_size = lambda s: isinstance(s, numbers.Integral) and s > 0
+  if not all(is_size(s) and not isinstance(s, bool) for s in sizes) or (
+    isinstance(block, tuple) and len(block) != 2
+  ):
     raise ValueError(
       f'`block` must be one of {blocking.NAMED}, a positive group size, or a '
       f'tile (rows, columns); got {block!r}.'
     )
+  return tuple(map(int, block)) if isinstance(block, tuple) else int(block)
 
 
 def _long_name(spec: Spec) -> str:
@@ -176,7 +236,8 @@ def _wide(fmt: formats.Format) -> Spec:
 
 _NAME = re.compile(
   r'(?P<format>[\w-]+?)(?P<zero>((?<!fnu)z)?)(?P<strict>!?)(@(?P<block>\w+))?'
-  r'(:(?P<scale>[^~]+))?(~(?P<rounding>\w+))?'
+  r'(:(?P<scale>\(.+\)(-[^~()]+)?|[^~()]+))?(~(?P<rounding>\w+))?',
+  re.ASCII,
 )
 
 
@@ -186,7 +247,8 @@ def _parse(name: str) -> Spec:
   if not match:
     raise ValueError(
       f'Cannot read {name!r} as a spec. Write format[@block][:scale]'
-      '[~rounding], for example int4@g64, e2m1@b32:e8m0-ceil, or mxfp4.'
+      '[~rounding], for example int4@g64, e2m1@b32:e8m0-ceil, or mxfp4; in '
+      'lower case, without spaces.'
     )
   spec = _base(name, match)
   changes = {'pad': not match['strict']}

@@ -1,5 +1,6 @@
 """One function a paper -> Recipe."""
 
+from lowbit.recipes.training import pretraining, qat
 from lowbit.recipes.weights import (
   awq,
   floating,
@@ -9,4 +10,13 @@ from lowbit.recipes.weights import (
   smoothquant,
 )
 
-__all__ = ['awq', 'floating', 'gptq', 'nearest', 'quarot', 'smoothquant']
+__all__ = [
+  'awq',
+  'floating',
+  'gptq',
+  'nearest',
+  'pretraining',
+  'qat',
+  'quarot',
+  'smoothquant',
+]

@@ -8,7 +8,8 @@ Recipe, Rule = intercept.Recipe, intercept.Rule
 KEEP = ('embed/embedding',)
 
 
-def _keep(patterns: tuple[str, ...]) -> tuple[Rule, ...]:
+def kept(patterns: tuple[str, ...]) -> tuple[Rule, ...]:
+  """Rules that leave what matches in float."""
   return tuple(Rule(p) for p in patterns)
 
 
@@ -37,7 +38,7 @@ def nearest(
   """
   weight = quantize.Spec.parse(weight)
   rule = Rule('.*', weight, activation)
-  return Recipe(_name('', weight, activation), (*_keep(keep), rule))
+  return Recipe(_name('', weight, activation), (*kept(keep), rule))
 
 
 def gptq(
@@ -63,7 +64,7 @@ def gptq(
   rule = Rule('.*', weight, activation, solver)
   return Recipe(
     _name('gptq', weight, activation),
-    (*_keep(keep), rule),
+    (*kept(keep), rule),
     sequential=sequential,
   )
 
@@ -78,7 +79,7 @@ def awq(
   weight = quantize.Spec.parse(weight)
   return Recipe(
     _name('awq', weight),
-    (*_keep(keep), Rule('.*', weight)),
+    (*kept(keep), Rule('.*', weight)),
     prepare=(prepare.AwqScale(weight),),
   )
 
@@ -94,7 +95,7 @@ def smoothquant(
   rule = Rule('.*', weight, activation)
   return Recipe(
     _name('smoothquant', weight, rule.activation),
-    (*_keep(keep), rule),
+    (*kept(keep), rule),
     prepare=(prepare.Smooth(alpha),),
   )
 
@@ -117,7 +118,7 @@ def quarot(
   rule = Rule('.*', weight, activation, solver)
   return Recipe(
     _name('hadamard gptq', weight, rule.activation),
-    (*_keep(keep), online, rule),
+    (*kept(keep), online, rule),
     prepare=(prepare.FoldNorms(), prepare.RotateResidual(seed)),
     sequential=True,
   )

@@ -1,5 +1,6 @@
 """(weight [out, in], statistics, spec) -> QTensor."""
 
+from lowbit.solvers.adaptive_smoothing import search_range
 from lowbit.solvers.aqas import search_joint_scale
 from lowbit.solvers.awq import awq, output_error, search_clip, search_scale
 from lowbit.solvers.choices import Gptq, Nearest, Solver, nearest
@@ -25,5 +26,6 @@ __all__ = [
   'rotate',
   'search_clip',
   'search_joint_scale',
+  'search_range',
   'search_scale',
 ]

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lowbit.analysis import stt_ram
 
@@ -26,6 +27,22 @@ def test_decoding_comes_back_but_for_the_nibble():
   lost = jnp.abs(back.astype(jnp.int32) - WORDS.astype(jnp.int32))
   assert int(jnp.max(lost)) <= 4  # 8 goes to 12
   assert 0 < float(jnp.mean(same)) < 1
+
+
+def test_groups_share_a_choice():
+  signed = stt_ram.protect_sign(WORDS[:4096])
+  counts = []
+  for group in (1, 2, 4, 8, 16):
+    stored, choice = stt_ram.encode(signed, group)
+    assert choice.shape == (4096 // group,)
+    counts.append(float(jnp.mean(stt_ram.soft_cells(stored))))
+    back = stt_ram.decode(stored, choice)
+    same = jnp.repeat(choice, group) != 2
+    np.testing.assert_array_equal(back[same], signed[same])
+  assert counts == sorted(counts)  # Fewer choices leave more soft cells,
+  assert counts[-1] < float(jnp.mean(stt_ram.soft_cells(signed)))
+  with pytest.raises(ValueError, match='divide'):
+    stt_ram.encode(signed[:9], 2)
 
 
 def test_errors_strike_soft_cells_only_and_at_their_rate():

@@ -58,12 +58,11 @@ def test_spec_names_parse_and_print(name):
     ('wat@g64', 'Unknown'),
     ('mxfp5', 'shorthands'),
     ('mxfp4@g64', 'fixes its block'),
-    ('afpq_e2m1z@g64', 'zero point'),
     ('int4@g64:woo', 'Unknown'),
     ('int4@g64~up', 'rounding'),
     ('int4@g64:p0', 'percentile|percent'),
     ('', 'Cannot read'),
-    ('int4z@g64:floor', 'zero point'),
+    ('int4z@g64:floor', 'rules absmax'),
   ],
 )
 def test_bad_specs_say_what_is_allowed(name, hint):
@@ -107,41 +106,6 @@ def test_snr_on_gaussian_meets_its_anchor(name):
   error = x - lb.dequantize(lb.quantize(x, name))
   snr = 10 * jnp.log10(jnp.mean(x**2) / jnp.mean(error**2))
   assert abs(float(snr) - ANCHORS[name]) < 0.1
-
-
-def mx_by_the_rule(x, values, emax):
-  """OCP MX v1.0 with the floor rule, in float64."""
-  x = np.asarray(x, np.float64)
-  s = np.floor(np.log2(np.abs(x).max())) - emax
-  scaled = np.clip(x / 2.0**s, values[0], values[-1])
-  distance = np.abs(values[None] - scaled[:, None])
-  return values[distance.argmin(1)] * 2.0**s
-
-
-@pytest.mark.parametrize(
-  'name, emax', [('mxfp4', 2), ('mxfp6_e3m2', 4), ('mxfp8_e4m3', 8)]
-)
-def test_mx_is_the_written_rule(name, emax):
-  values = lb.Spec.parse(name).format.values()
-  for seed in range(20):
-    x = normal(32, seed=seed) * 2.0 ** (seed * 3 - 30)
-    got = lb.dequantize(lb.quantize(x, name))
-    np.testing.assert_array_equal(
-      got, np.float32(mx_by_the_rule(x, values, emax))
-    )
-
-
-def test_nvfp4_is_the_written_rule():
-  e4m3, e2m1 = (lb.formats.get(n) for n in ('e4m3', 'e2m1'))
-  x = np.asarray(normal(64, 64)) * 3
-  blocks = x.reshape(64, 4, 16)
-  amax = np.abs(blocks).max(-1, keepdims=True)
-  s_tensor = np.float32(np.abs(x).max() / np.float32(6) / np.float32(448))
-  s_block = e4m3.round((amax / np.float32(6) / s_tensor).astype(np.float32))
-  step = s_block * s_tensor
-  want = (e2m1.round(blocks / step) * step).reshape(x.shape)
-  got = lb.dequantize(lb.quantize(jnp.asarray(x), 'nvfp4'))
-  np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 @pytest.mark.parametrize('name', [n for n in NAMES if '~' not in n])
@@ -256,21 +220,6 @@ def test_gradients():
   np.testing.assert_array_equal(got, [[1, 1, 0, 1]])
 
 
-def test_stochastic_quantization_is_unbiased():
-  # The mean of 4096 draws; |z| > 5 over 64 values: 1 in 27 000 runs.
-  x = normal(1, 64)
-  keys = jax.random.split(jax.random.key(1), 4096)
-  for name in (
-    'int4@g32~stochastic',
-    'e2m1@b32:e8m0-rceil~stochastic',
-    'nf4@g64~stochastic',
-  ):
-    y = jax.vmap(lambda k, name=name: lb.fake_quantize(x, name, key=k))(keys)
-    error = jnp.abs(jnp.mean(y, axis=0) - x)
-    bound = 5 * jnp.std(y, axis=0) / 64 + 1e-6 * jnp.abs(x)
-    assert bool((error < bound).all()), name
-
-
 def test_grid_equals_each_format():
   x = normal(64, 128)
   names = ['int4@g64', 'e2m1@g64', 'int8@g64', 'e4m3@g64', 'e3m2@g64']
@@ -288,7 +237,7 @@ def test_bits_count_every_byte():
   per = lambda name: lb.bits(lb.quantize(x, name)) / x.size
   assert per('int4@g64') == 4 + 32 / 64
   assert per('int4@g64:bf16') == 4 + 16 / 64
-  assert per('int4z@g64') == 4 + (32 + 4) / 64  # The zero point is a code.
+  assert per('int4z@g64') == 4 + (32 + 4) / 64
   assert per('mxfp4') == 4.25
   assert per('nvfp4') == 4.5 + 32 / x.size
   assert per('ternary@channel') == 26 * 8 / 128 + 32 / 128
@@ -298,7 +247,10 @@ def test_bits_count_every_byte():
   assert lb.bits_per_weight(lb.quantize(x, 'mxfp4')) == 4.25
 
 
-@hypothesis.given(st.integers(1, 8), st.integers(0, 70), st.integers(0, 9))
+SIZES = st.integers(0, 70) | st.integers(240, 270) | st.integers(630, 700)
+
+
+@hypothesis.given(st.integers(1, 8), SIZES, st.integers(0, 9))
 @hypothesis.settings(deadline=None, max_examples=20)
 def test_packing_comes_back(bits, size, seed):
   codes = np.random.default_rng(seed).integers(0, 2**bits, (2, size))
@@ -311,3 +263,15 @@ def test_packing_comes_back(bits, size, seed):
   assert words.shape[-1] == -(-size // 5)
   back = lb.quantize.packing.unpack_ternary(words, size)
   chex.assert_trees_all_equal(back, digits)
+
+
+@pytest.mark.parametrize('bits', [1, 3, 4, 6])
+def test_a_range_of_chunks_is_a_range_of_bytes(bits):
+  codes = np.random.default_rng(0).integers(0, 2**bits, (2, 600))
+  codes = jnp.asarray(codes, jnp.uint8)
+  words = lb.quantize.packing.pack_codes(codes, bits)
+  chunk = 256 * bits // 8
+  for start in (0, 256, 512):
+    part = lb.quantize.packing.pack_codes(codes[:, start : start + 256], bits)
+    at = start // 256 * chunk
+    chex.assert_trees_all_equal(words[:, at : at + chunk], part)

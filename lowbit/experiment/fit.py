@@ -1,0 +1,89 @@
+"""Short trainings in one compiled program: for claims and tests.
+
+A run is one scan over steps: the batches of a run depend on its seed alone, so
+that a recipe and its ablation see the same data in the same order.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Fitted(NamedTuple):
+  """What a run ends with."""
+
+  variables: dict  # {'params': ..., and whatever else was trained}.
+  losses: jax.Array  # float32 [steps].
+
+
+def fit(
+  loss: Callable,
+  variables: dict,
+  data: tuple[jax.Array, ...],
+  tx: optax.GradientTransformation,
+  steps: int,
+  batch: int,
+  seed: int = 0,
+  project: Callable = lambda variables, step: variables,
+) -> Fitted:
+  """Trains `variables` by minibatches.
+
+  Args:
+    loss: (variables, minibatch, step, key) -> scalar; minibatch is a tuple like
+      `data`, step int32 [], key a fresh PRNG key.
+    variables: All that is trained, such as {'params': ..., 'quantizers': ...}.
+    data: Arrays with one leading axis of examples.
+    tx: Optimizer of the whole tree.
+    steps: Number of steps.
+    batch: Examples a step, drawn without replacement.
+    seed: Of the minibatches and keys.
+    project: Applied after every update: (variables, step) -> variables.
+
+  Returns:
+    A `Fitted`.
+
+  Raises:
+    ValueError: If a batch is larger than the data.
+  """
+  count = data[0].shape[0]
+  if not 1 <= batch <= count:
+    raise ValueError(f'`batch` must lie in 1..{count}, got {batch}.')
+  run = functools.partial(_run, loss, tx, project, batch)
+  with jax.numpy_dtype_promotion('standard'):  # optax divides by a count.
+    return jax.jit(run)(
+      variables, data, jnp.arange(steps), jax.random.key(seed)
+    )
+
+
+def _run(loss, tx, project, batch, variables, data, steps, key):
+  count = data[0].shape[0]
+
+  def step(carry, i):
+    variables, state = carry
+    picks_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
+    picks = jax.random.choice(picks_key, count, (batch,), replace=False)
+    minibatch = tuple(d[picks] for d in data)
+    value, grads = jax.value_and_grad(loss)(variables, minibatch, i, loss_key)
+    updates, state = tx.update(grads, state, variables)
+    variables = project(optax.apply_updates(variables, updates), i)
+    return (variables, state), value
+
+  (variables, _), losses = jax.lax.scan(
+    step, (variables, tx.init(variables)), steps
+  )
+  return Fitted(variables, losses)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Mean negative log-likelihood, nats: logits [B, C], labels int32 [B]."""
+  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+  return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=-1))
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Share of examples whose largest logit is the label: float32 []."""
+  return jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))

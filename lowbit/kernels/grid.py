@@ -1,0 +1,53 @@
+"""Blocks of a Pallas TPU kernel as data: for pallas_call, and to count bytes.
+
+XLA knows only the sizes of a kernel's operands. What a kernel moves follows
+from its grid: a block is fetched whenever its index differs from the one
+before, the last axis of the grid runs fastest.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import pallas as pl
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """One operand of a kernel, cut in blocks of `shape`.
+
+  Attributes:
+    shape: Of a block.
+    index: Maps grid indices to the block's index.
+  """
+
+  shape: tuple[int, ...]
+  index: Callable
+
+  @property
+  def spec(self) -> pl.BlockSpec:
+    """As `pallas_call` wants it."""
+    return pl.BlockSpec(self.shape, self.index)
+
+  def moved(self, grid: tuple[int, ...], array) -> int:
+    """Bytes that go between HBM and VMEM; what lies outside is not moved."""
+    steps = np.indices(grid).reshape(len(grid), -1)
+    at = self.index(*steps)
+    at = np.stack([np.broadcast_to(a, steps.shape[1:]) for a in at])
+    fresh = np.ones(at.shape[1], bool)
+    fresh[1:] = (at[:, 1:] != at[:, :-1]).any(axis=0)
+    inside = np.ones(at.shape[1], np.int64)
+    for a, size, length in zip(at, self.shape, array.shape):
+      inside *= np.clip(length - a * size, 0, size)
+    return int(inside[fresh].sum()) * np.dtype(array.dtype).itemsize
+
+
+def cost(
+  grid: tuple[int, ...],
+  pairs: list[tuple[Block, jax.ShapeDtypeStruct]],
+  flops: int,
+) -> pl.CostEstimate:
+  """What XLA is told of a kernel: flops, and the bytes of all its blocks."""
+  moved = sum(block.moved(grid, array) for block, array in pairs)
+  return pl.CostEstimate(flops=flops, transcendentals=0, bytes_accessed=moved)

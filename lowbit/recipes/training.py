@@ -1,0 +1,56 @@
+"""Recipes of training: QAT, and low precision in all three products."""
+
+from lowbit import intercept, quantize
+from lowbit.recipes import weights
+
+Recipe, Rule = intercept.Recipe, intercept.Rule
+Spec = quantize.Spec
+
+
+def qat(
+  weight='int4@channel',
+  activation='int8@token',
+  estimator: quantize.Estimator = quantize.straight_through,
+  ramp: quantize.Ramp | None = None,
+  keep: tuple[str, ...] = weights.KEEP,
+) -> Recipe:
+  """Quantization-aware training: the backward pass stays in float.
+
+  Args:
+    weight: Spec, name, learned quantizer or schedule of weights; None leaves
+      them.
+    activation: The same for layer inputs.
+    estimator: The gradient of a spec's rounding.
+    ramp: Phases quantization in.
+    keep: Patterns of weights that stay in float.
+  """
+  rule = Rule('.*', weight, activation, estimator=estimator)
+  name = ' '.join(str(s) for s in (rule.weight, rule.activation) if s)
+  return Recipe(f'qat {name}', (*weights.kept(keep), rule), ramp=ramp)
+
+
+def pretraining(
+  weight: Spec | str = 'mxfp8_e4m3',
+  activation: Spec | str = 'mxfp8_e4m3',
+  gradient: Spec | str = 'mxfp8_e5m2',
+  keep: tuple[str, ...] = (*weights.KEEP, 'head/kernel'),
+) -> Recipe:
+  """All three products of a layer in low precision (P015's scheme).
+
+  Every operand is quantized along its own product's sum: the weight again for
+  dx, the input again for dw, the gradient for both. Master weights stay in the
+  dtype of the params. Rouhani et al., 2023 (arXiv:2310.10537).
+
+  Args:
+    weight: Spec of weights, in the forward pass and in dx.
+    activation: Spec of inputs, in the forward pass and in dw.
+    gradient: Spec of the gradients of outputs; '~stochastic' keeps them
+      unbiased at 4 bits, and needs rngs={'lowbit': key}.
+    keep: Patterns of weights whose layers stay in float.
+  """
+  specs = [Spec.parse(s) for s in (weight, activation, gradient)]
+  weight, activation, gradient = specs
+  how = intercept.Backward(gradient, weight, gradient, activation)
+  rule = Rule('.*', weight, activation, backward=how)
+  name = f'pretraining {weight} {activation} {gradient}'
+  return Recipe(name, (*weights.kept(keep), rule))

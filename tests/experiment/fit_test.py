@@ -1,0 +1,91 @@
+"""Short trainings: they learn, repeat, and train quantizers beside params."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lowbit as lb
+from lowbit import quantize
+from lowbit.data import digits
+from lowbit.experiment import fit
+from lowbit.models import classifiers, super_resolution
+
+DATA = digits.load()
+TRAIN = (jnp.asarray(DATA.train_images), jnp.asarray(DATA.train_labels))
+
+
+def loss(model, recipe=None):
+  def run(v, batch, step, key):
+    del step, key
+    logits = lb.apply(
+      model, v['params'], batch[0], recipe=recipe, quantizers=v.get('q')
+    )
+    return fit.cross_entropy(logits, batch[1])
+
+  return run
+
+
+def score(model, v, recipe=None):
+  logits = lb.apply(
+    model, v['params'], DATA.test_images, recipe=recipe, quantizers=v.get('q')
+  )
+  return float(fit.accuracy(logits, DATA.test_labels))
+
+
+def test_the_split():
+  assert DATA.train_images.shape == (1438, 8, 8, 1)
+  assert DATA.test_images.shape == (359, 8, 8, 1)
+  assert DATA.train_images.max() == 1.0
+  assert sorted(np.unique(DATA.test_labels)) == list(range(10))
+
+
+@pytest.mark.parametrize(
+  ('model', 'least'),
+  [
+    (classifiers.MLP(), 0.93),
+    (classifiers.CNN((8, 16)), 0.93),
+    (classifiers.ViT(layers=1), 0.85),
+  ],
+  ids=['mlp', 'cnn', 'vit'],
+)
+def test_classifiers_learn_the_digits(model, least):
+  params = model.init(jax.random.key(0), TRAIN[0][:1])['params']
+  got = fit.fit(
+    loss(model), {'params': params}, TRAIN, optax.adam(3e-3), 300, 64
+  )
+  assert score(model, got.variables) > least
+
+
+def test_a_run_repeats_and_its_quantizers_train():
+  model = classifiers.MLP((32,))
+  params = model.init(jax.random.key(0), TRAIN[0][:1])['params']
+  recipe = lb.Recipe('lsq', (lb.Rule('.*', quantize.Lsq(2), quantize.Lsq(4)),))
+  q = lb.init_quantizers(model, params, recipe, TRAIN[0][:64])
+  start = {'params': params, 'q': q}
+  run = lambda seed: fit.fit(
+    loss(model, recipe), start, TRAIN, optax.adam(3e-3), 200, 64, seed
+  )
+  first, again, other = run(0), run(0), run(1)
+  np.testing.assert_array_equal(first.losses, again.losses)
+  assert not np.array_equal(first.losses, other.losses)
+  moved = jax.tree.map(
+    lambda a, b: bool(jnp.any(a != b)), first.variables, start
+  )
+  assert all(jax.tree.leaves(moved))
+  trained = score(model, first.variables, recipe)
+  assert trained > score(model, start, recipe) + 0.5
+  assert trained > 0.85
+
+
+def test_super_resolution_shapes():
+  model = super_resolution.SuperResolution(8, 1)
+  run = lambda key, x: model.init_with_output(key, x)[0]
+  got = jax.eval_shape(run, jax.random.key(0), jnp.zeros((2, 5, 6, 3)))
+  assert got.shape == (2, 10, 12, 3)
+
+
+def test_bad_batch():
+  with pytest.raises(ValueError, match='`batch`'):
+    fit.fit(lambda *a: 0.0, {}, TRAIN, optax.sgd(1.0), 1, 99999)
