@@ -69,7 +69,7 @@ def count(v, edges: np.ndarray):
   """How many of the ascending `edges` are <= v: int32, shape of v.
 
   Args:
-    v: float32 array without NaN.
+    v: float32 array; what a NaN counts is not defined, but in bounds.
     edges: float32, ascending, distinct.
   """
   xp = base.namespace(v)

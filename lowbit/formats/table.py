@@ -107,10 +107,10 @@ class Table(base.Format):
     xp = base.namespace(x)
     v = base.to_float32(x)
     zero = np.abs(np.asarray(self.table)).argmin()
-    v = xp.where(xp.isnan(v), np.float32(self.table[zero]), v)
-    v = xp.clip(v, np.float32(self.table[0]), np.float32(self.table[-1]))
     code = self._count(v, self._edges(rounding))
+    code = xp.where(xp.isnan(v), np.int32(zero), code)
     if rounding == 'stochastic':
+      v = xp.clip(v, np.float32(self.table[0]), np.float32(self.table[-1]))
       high = xp.minimum(code + np.int32(1), np.int32(len(self.table) - 1))
       low_v, high_v = self.decode(code), self.decode(high)
       span = xp.where(high_v > low_v, high_v - low_v, np.float32(1))

@@ -32,7 +32,7 @@ def collage(
   weights: bool = True,
   second_moment: bool = True,
 ) -> optax.GradientTransformation:
-  """AdamW on bfloat16 (or float16) parameters, without float32 copies.
+  """AdamW on bfloat16 parameters, without float32 copies.
 
   Weight decay joins the update before it meets the weight, so that it is not
   lost. Updates are float32, so that `optax.apply_updates` lands on the new
@@ -54,7 +54,7 @@ def collage(
     gradient included: 8 without components, 10 with one, 12 with both.
 
   Raises:
-    TypeError: If a parameter is wider than float16.
+    TypeError: If a parameter is not bfloat16.
   """
 
   def init_fn(params):

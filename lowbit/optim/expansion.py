@@ -1,15 +1,16 @@
-"""Numbers as unevaluated sums of two low-precision floats.
+"""Numbers as unevaluated sums of two bfloat16.
 
 The error of a rounded sum or product is itself a float, and can be kept. All
-functions take and return arrays of one narrow dtype (bfloat16 or float16) and
-compute each operation in float32 with an explicit rounding behind it: sums,
-products, quotients and roots of floats of at most 11 bits are rounded once that
-way. `lax.reduce_precision` cannot be cancelled, where XLA may drop a cast down
-and up again, and with it the very error that is wanted.
+functions take and return bfloat16 arrays, and compute each operation in float32
+with an explicit rounding behind it: sums, products, quotients and roots of
+floats of so few bits are rounded once that way. `lax.reduce_precision` cannot
+be cancelled, where XLA may drop a cast down and up again, and with it the very
+error that is wanted.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 
@@ -17,10 +18,10 @@ Array = jax.Array
 def rounder(dtype):
   """Returns x -> float32 x rounded to the grid of `dtype`."""
   info = jnp.finfo(dtype)
-  if info.nmant > 10:
+  if np.dtype(dtype) != jnp.bfloat16:
     raise TypeError(
-      f'`dtype` must be bfloat16, float16 or narrower, got {dtype}. float32 '
-      'sums of wider floats are not rounded once.'
+      f'`dtype` must be bfloat16, got {np.dtype(dtype).name}. The errors of '
+      'float16 underflow, and float32 sums of wider floats round twice.'
     )
   return lambda x: jax.lax.reduce_precision(x, info.nexp, info.nmant)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lowbit import formats, quantize
 from lowbit.optim import storage
-from lowbit.quantize import packing
+from lowbit.quantize import packing, scales
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +46,7 @@ class RankOne:
       return self.vector.encode(x, key)
     axes = range(x.ndim)
     others = [tuple(a for a in axes if a != axis) for axis in axes]
-    maxima = tuple(jnp.max(jnp.abs(x), axis=o, initial=0.0) for o in others)
+    maxima = tuple(scales.absmax(x, o).reshape(-1) for o in others)
     scale = _cover(maxima)
     codes = self.format.encode(x / jnp.where(scale == 0, jnp.inf, scale))
     words = packing.pack_codes(codes, self.format.bits)
