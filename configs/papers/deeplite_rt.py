@@ -59,11 +59,16 @@ def network(rng):
   return [jnp.asarray(scale(s), jnp.float32) for s in shapes]
 
 
+def power_of_two(x):
+  """The nearest above: both sides then add the same numbers exactly."""
+  return jnp.exp2(jnp.ceil(jnp.log2(x)))
+
+
 def logits(weights, images, inner):
   """First and last layer in float, the others by `inner`."""
   x = jax.nn.relu(integer_conv(images, weights[0]))
   for w in weights[1:3]:
-    step_x, step_w = jnp.max(x) / 3, jnp.std(w)
+    step_x, step_w = power_of_two(jnp.max(x) / 3), power_of_two(jnp.std(w))
     code_x = jnp.clip(jnp.rint(x / step_x), 0, 3).astype(jnp.uint8)
     code_w = jnp.clip(jnp.rint((w / step_w + 3) / 2), 0, 3).astype(jnp.uint8)
     x = jax.nn.relu(inner(code_x, code_w, step_x, step_w))

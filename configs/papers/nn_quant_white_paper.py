@@ -34,7 +34,8 @@ def measure(seed, ablated):
   affine_db = 10 * jnp.log10(mse('int4@tensor') / mse(ranged))
 
   w = lb.fake_quantize(w2, 'int3@tensor', axis=0)
-  correction = jnp.mean(hidden, 0) @ (w2 - w) * (0.0 if ablated else 1.0)
+  correction = lb.transforms.bias_correction(w2, w, jnp.mean(hidden, 0))
+  correction = correction * (0.0 if ablated else 1.0)
   shift = jnp.mean(hidden @ w + correction[None] - hidden @ w2, axis=0)
   shift = float(jnp.max(jnp.abs(shift)) / jnp.std(hidden @ w2))
   return {
@@ -49,7 +50,7 @@ def get_claim():
     key='nn_quant_white_paper',
     title='A White Paper on Neural Network Quantization',
     reference='arXiv:2106.08295',
-    recipe='transforms.equalize; Spec int4z@tensor',
+    recipe='transforms.equalize, transforms.bias_correction; Spec int4z@tensor',
     says='equalization saves per-tensor int8, affine suits ReLU outputs, bias '
     'correction restores the mean',
     published='MobileNetV2: per-tensor int8 collapses, with equalization it '

@@ -1,9 +1,10 @@
 """T-MAC: a product by table lookups, whose work is linear in weight bits.
 
 Exact tables give the product of the decoded weights; int8 tables, one scale for
-64 activations, an error that was computed independently for K = 4096 Gaussian
-inputs; b K / 4 lookups an output. The ablation leaves out the half sum of
-activations that the +-1 planes owe. Throughput is not part of this claim.
+64 activations, about the error of int8 activations with scales for as many;
+b K / 4 lookups an output. Codes are drawn alike, inputs are Gaussians. The
+ablation leaves out the half sum of activations that the +-1 planes owe.
+Throughput is not part of this claim.
 """
 
 import jax
@@ -14,16 +15,16 @@ from lowbit.experiment import claims
 from lowbit.kernels import lut_matmul as lut
 from lowbit.kernels.lut_matmul import layout, reference
 
-WANT = {4: 7.0e-5, 2: 2.4e-4, 1: 3.4e-4}
-K, N = 4096, 64
+WIDTHS = (4, 2, 1)
+K, N = 1024, 32
 
 
 def measure(seed, ablated):
   keys = jax.random.split(jax.random.key(seed), 2)
   x = jax.random.normal(keys[0], (4, K))
-  numbers = {'exact': 0.0}
-  for bits in WANT:
-    # Every code alike, as random codes of a kernel test.
+  int8 = lb.fake_quantize(x, 'int8@g64')
+  numbers = {'exact': 0.0, 'int8': 0.0}
+  for bits in WIDTHS:
     name = 'int1@channel' if bits == 1 else f'int{bits}f@channel'
     spec = lb.Spec.parse(name)
     codes = jax.random.choice(keys[1], spec.format.codes(), (K, N))
@@ -38,6 +39,8 @@ def measure(seed, ablated):
     )
     numbers['exact'] = max(numbers['exact'], error(lut.lut_matmul(x, w)))
     numbers[f'b{bits}'] = error(lut.lut_matmul(x, w, quantize_tables=True))
+    rounded = jnp.matmul(int8, lb.dequantize(q), precision='highest')
+    numbers['int8'] += error(rounded) / len(WIDTHS)
     count = reference.count_operations(K, N, bits)
     numbers[f'adds{bits}'] = count['adds'] / (K * N)
   return numbers
@@ -52,14 +55,15 @@ def get_claim():
     recipe='kernels.lut_matmul',
     says='lookups in tables of four activations replace the products of b-bit '
     'weights, with work linear in b',
-    published='int8 tables: NMSE 7.0e-5, 2.4e-4, 3.4e-4 at 4, 2, 1 bits '
-    '(computed)',
+    published='exact but for int8 tables (speed is not measured here)',
     ablation='without the half sum of activations',
     measure=measure,
     holds=lambda n: (
       n['exact'] < 1e-10
-      and all(abs(n[f'b{b}'] / want - 1) < 0.25 for b, want in WANT.items())
-      and all(n[f'adds{b}'] == b / 4 for b in WANT)
+      and all(n[f'b{b}'] < 3 * n['int8'] for b in WIDTHS)
+      and all(n[f'adds{b}'] == b / 4 for b in WIDTHS)
     ),
-    show='exact tables {exact:.0e}; int8 tables {b4:.1e}, {b2:.1e}, {b1:.1e}',
+    show='NMSE of exact tables {exact:.0e}, int8 tables {b4:.1e}, {b2:.1e}, '
+    '{b1:.1e} at 4, 2, 1 bits, int8 activations {int8:.1e}',
+    seeds=(0, 1),
   )

@@ -1,6 +1,6 @@
-"""Packed matmuls: what they must move, what they do move, and how long it takes.
+"""Packed matmuls: what they must move, what they do move, how long it takes.
 
-`python scripts/bench.py --suite=matmul --size=4096`, K = N = size. The columns:
+`python scripts/bench.py --suite=matmul --size=4096`: K = N = size. Columns:
 
 - must_mb, gflop: x, the packed weights and y once each; 2 M K N.
 - moves: bytes of the program compiled for v5e over must, where libtpu is

@@ -4,7 +4,7 @@ from lowbit.formats.base import ROUNDINGS, FloatGrid, Format
 from lowbit.formats.catalogue import nf
 from lowbit.formats.dint import DInt
 from lowbit.formats.fixed import FixedPoint
-from lowbit.formats.float_grid import round_to_float_grid
+from lowbit.formats.float_grid import GridFormat, round_to_float_grid
 from lowbit.formats.integer import Integer
 from lowbit.formats.minifloat import E8M0, Float32, Minifloat
 from lowbit.formats.names import get, names
@@ -21,6 +21,7 @@ __all__ = [
   'Float32',
   'FloatGrid',
   'Format',
+  'GridFormat',
   'Integer',
   'Minifloat',
   'Posit',

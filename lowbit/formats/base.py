@@ -12,11 +12,18 @@ Array = Any  # numpy or JAX; all arithmetic goes through its own namespace.
 
 @dataclasses.dataclass(frozen=True)
 class FloatGrid:
-  """The numbers that place a format on the grid of `round_to_float_grid`."""
+  """The numbers that place a format on the grid of `round_to_float_grid`.
+
+  What its ends, zeros and NaN are as well: `float_grid.GridFormat` rounds as
+  the format does.
+  """
 
   mantissa_bits: int
   min_exponent: int  # Of the smallest normal number.
-  max: float
+  max: float  # The largest value.
+  min: float  # The smallest value: -max, but for full-range integers.
+  minus_zero: bool = True  # Whether there is a -0.
+  nan: float = np.nan  # What NaN rounds to: NaN or 0.
 
 
 class Format:

@@ -111,6 +111,22 @@ def flint(bits: int) -> table.Table:
   return table.Table(f'flint{bits}', bits, _signed(values))
 
 
+def denormal(exponent: int, mantissa: int) -> table.Table:
+  """Floats without the implicit one: +-2^e k / 2^M, k = 0..2^M - 1.
+
+  e = -b..2^E - 1 - b with bias b = 2^(E-1) - 1. Many codes share a value, and
+  are one here. The denormalized minifloat of Zhang et al., Revisiting
+  Block-based Quantisation, 2023 (arXiv:2310.05079).
+  """
+  _check('Exponent bits of dmf', exponent, 1, 4)
+  _check('Mantissa bits of dmf', mantissa, 1, 6)
+  bias = 2 ** (exponent - 1) - 1
+  powers = 2.0 ** (np.arange(2**exponent) - bias)
+  values = np.outer(powers, np.arange(2**mantissa) / 2**mantissa)
+  name, bits = f'dmf{exponent}_{mantissa}', 1 + exponent + mantissa
+  return table.Table(name, bits, _signed(values.reshape(-1)))
+
+
 def shift(bits: int) -> table.Table:
   """+-2^p, p = 0..2^(b-1) - 1, without zero; nearest in value.
 

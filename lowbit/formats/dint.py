@@ -88,4 +88,5 @@ class DInt(base.Format):
       y = sign * xp.where(
         magnitude < np.float32(1), fine * np.float32(0.5), coarse
       )
-    return base.astype(xp.copysign(y, v), x.dtype)
+    y = xp.where(y == np.float32(0), np.float32(0), xp.copysign(y, v))  # No -0.
+    return base.astype(y, x.dtype)

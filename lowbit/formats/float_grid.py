@@ -7,9 +7,48 @@ into the exponent by itself; so every step is exact. float32 subnormals (below
 2^-126) count as zero, as XLA flushes them.
 """
 
+import dataclasses
+
 import numpy as np
 
 from lowbit.formats import base
+
+
+@dataclasses.dataclass(frozen=True)
+class GridFormat(base.Format):
+  """A format that is nothing but its grid, whose numbers may be traced.
+
+  It rounds to nearest as the format does that the grid is taken from. It has no
+  codes: those need the format.
+  """
+
+  numbers: base.FloatGrid
+  name = 'grid'
+  bits = None
+
+  @property
+  def grid(self) -> base.FloatGrid:
+    """The numbers."""
+    return self.numbers
+
+  @property
+  def max(self):
+    """The largest value."""
+    return self.numbers.max
+
+  def round(self, x, rounding='nearest', noise=None):
+    """See `base.Format.round`; 'nearest' alone."""
+    if rounding != 'nearest':
+      raise ValueError(f"A grid rounds to 'nearest', got {rounding!r}.")
+    del noise
+    xp, grid = base.namespace(x), self.numbers
+    v = base.to_float32(x)
+    y = round_to_float_grid(v, grid.mantissa_bits, grid.min_exponent, -grid.min)
+    y = xp.minimum(y, _asarray(xp, grid.max, np.float32))
+    is_zero = (y == np.float32(0)) & ~_asarray(xp, grid.minus_zero, bool)
+    y = xp.where(is_zero, np.float32(0), y)
+    y = xp.where(xp.isnan(v), _asarray(xp, grid.nan, np.float32), y)
+    return base.astype(y, x.dtype)
 
 
 def round_to_float_grid(
@@ -51,6 +90,56 @@ def round_to_float_grid(
   y = xp.minimum(y, _asarray(xp, max_value, np.float32))
   y = xp.copysign(y, v)
   return base.astype(xp.where(xp.isnan(v), v, y), x.dtype)
+
+
+def is_plain(grid: base.FloatGrid) -> bool:
+  """Whether `nearest_values` and `nearest_codes` serve a grid.
+
+  They need a bit of mantissa, since for M = 0 a tie is judged by the exponent,
+  and spacings whose half and whose reciprocal are normal float32 numbers.
+  """
+  lowest = grid.min_exponent - grid.mantissa_bits
+  highest = np.frexp(grid.max)[1] - 1 - grid.mantissa_bits
+  return grid.mantissa_bits > 0 and lowest >= -125 and highest <= 126
+
+
+def nearest_values(v, grid: base.FloatGrid):
+  """`round_to_float_grid` to nearest, of float32 and a plain static grid.
+
+  In units of the spacing at v this is rounding to an integer, subnormals
+  included: half the work of the general function.
+  """
+  xp = base.namespace(v)
+  limit = np.float32(grid.max)
+  inside = xp.clip(v, -limit, limit)
+  field = _exponent_field(xp, inside, grid)
+  y = xp.round(inside * _power(254 - field)) * _power(field)
+  return xp.where(xp.isnan(v), np.float32(np.nan), y)
+
+
+def nearest_codes(v, grid: base.FloatGrid):
+  """How many positive values of a plain grid are at most |v| rounded, int32."""
+  xp = base.namespace(v)
+  i = np.int32
+  magnitude = xp.minimum(xp.abs(v), np.float32(grid.max))
+  field = _exponent_field(xp, magnitude, grid)
+  # Adding 2^23 rounds to an integer, and leaves it in the low bits.
+  count = magnitude * _power(254 - field) + np.float32(2**23)
+  binades = field - i(grid.min_exponent + 127 - grid.mantissa_bits)
+  below = binades << i(grid.mantissa_bits)
+  return count.view(np.int32) - np.float32(2**23).view(np.int32) + below
+
+
+def _exponent_field(xp, v, grid):
+  """The biased exponent of the spacing of the grid at v, int32."""
+  field = (v.view(np.int32) >> np.int32(23)) & np.int32(255)
+  field = xp.maximum(field, np.int32(grid.min_exponent + 127))
+  return field - np.int32(grid.mantissa_bits)
+
+
+def _power(field):
+  """2^(field - 127) as float32."""
+  return (field << np.int32(23)).view(np.float32)
 
 
 def _asarray(xp, value, dtype):

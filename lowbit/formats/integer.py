@@ -81,9 +81,12 @@ class Integer(base.Format):
   @property
   def grid(self) -> base.FloatGrid | None:
     """A grid of step 1; none for unsigned and for signs."""
-    if not self.signed or self.full_range or self.bits == 1:
+    if not self.signed or self.bits == 1:
       return None
-    return base.FloatGrid(self.bits - 2, self.bits - 2, self.max)
+    exponent = self.bits - 2
+    return base.FloatGrid(
+      exponent, exponent, self.max, float(self.low), minus_zero=False, nan=0.0
+    )
 
   def codes(self) -> np.ndarray:
     """Every number of the format, ascending."""
@@ -121,4 +124,6 @@ class Integer(base.Format):
 
   def round(self, x, rounding='nearest', noise=None):
     """See `base.Format.round`."""
-    return base.astype(self._round(x, rounding, noise), x.dtype)
+    y = self._round(x, rounding, noise)
+    y = base.namespace(x).where(y == np.float32(0), np.float32(0), y)  # No -0.
+    return base.astype(y, x.dtype)

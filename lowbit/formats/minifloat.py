@@ -108,8 +108,15 @@ class Minifloat(base.Format):
 
   @property
   def grid(self) -> base.FloatGrid:
-    """The three numbers of `round_to_float_grid`."""
-    return base.FloatGrid(self.mantissa, self.min_exponent, self.max)
+    """The numbers of `round_to_float_grid`, as if it saturated."""
+    return base.FloatGrid(
+      self.mantissa,
+      self.min_exponent,
+      self.max,
+      -self.max,
+      minus_zero=self.specials != 'fnuz',
+      nan=0.0 if self._nan_code is None else np.nan,
+    )
 
   @property
   def dtype(self) -> np.dtype | None:
@@ -135,12 +142,16 @@ class Minifloat(base.Format):
 
   def round(self, x, rounding='nearest', noise=None):
     """See `base.Format.round`."""
+    base.check_rounding(rounding, noise)
     xp = base.namespace(x)
     limit = self.max if self.saturate else np.float32(np.inf)
     v = base.to_float32(x)
-    y = float_grid.round_to_float_grid(
-      v, self.mantissa, self.min_exponent, limit, rounding, noise
-    )
+    if self._is_plain(rounding):
+      y = float_grid.nearest_values(v, self.grid)
+    else:
+      y = float_grid.round_to_float_grid(
+        v, self.mantissa, self.min_exponent, limit, rounding, noise
+      )
     if not self.saturate:
       over = {'ieee': np.inf, 'finite': self.max}.get(self.specials, np.nan)
       y = xp.where(
@@ -152,10 +163,31 @@ class Minifloat(base.Format):
       y = xp.where(y == np.float32(0), np.float32(0), y)
     return base.astype(y, x.dtype)
 
+  def _is_plain(self, rounding: str) -> bool:
+    is_nearest = rounding == 'nearest' and self.saturate
+    return is_nearest and float_grid.is_plain(self.grid)
+
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""
-    xp = base.namespace(x)
-    y = self.round(base.to_float32(x), rounding, noise)
+    base.check_rounding(rounding, noise)
+    v = base.to_float32(x)
+    if not self._is_plain(rounding):
+      return self._encode_value(self.round(v, rounding, noise))
+    xp = base.namespace(v)
+    i = np.int32
+    code = float_grid.nearest_codes(v, self.grid)
+    sign = (v.view(np.int32) >> i(32 - self.bits)) & i(2 ** (self.bits - 1))
+    if self.specials == 'fnuz':  # It has no -0.
+      sign = xp.where(code == i(0), i(0), sign)
+    if self._nan_code is None:
+      code = xp.where(xp.isnan(v), i(0), code | sign)
+    else:
+      code = xp.where(xp.isnan(v), i(self._nan_code), code) | sign
+    return base.astype(code, self.code_dtype)
+
+  def _encode_value(self, y):
+    """Codes of values of the format."""
+    xp = base.namespace(y)
     magnitude = xp.abs(y)
     normal = (magnitude.view(np.int32) >> np.int32(23 - self.mantissa)) - (
       np.int32((127 - self.bias) << self.mantissa)

@@ -92,7 +92,12 @@ _PATTERNS = (
     r'fixed(?P<b>\d+)_(?P<f>-?\d+)',
     lambda m: fixed.FixedPoint(int(m['b']), int(m['f'])),
   ),
+  (
+    r'dmf(?P<e>\d+)_(?P<m>\d+)',
+    lambda m: catalogue.denormal(int(m['e']), int(m['m'])),
+  ),
   (r'bitmod(?P<b>\d+)', lambda m: side.bitmod(int(m['b']))),
+  (r'adint(?P<b>\d+)', lambda m: side.affine_dint(int(m['b']))),
   (r'afpq_(?P<inner>[\w-]+)', lambda m: side.TwoSided(_parse(m['inner']))),
 )
 
@@ -117,7 +122,7 @@ def _parse(name: str) -> base.Format:
     'range), uint4, ternary, e4m3 (suffixes finite, ieee, fn, fnuz), e8m0, '
     'fp16, bf16, fp32, posit8_1, dint4, nf4, bnbfp4, dynamic8, udynamic8, '
     'de0_4, linear0_4, linear2_4, flint4, shift4, log4, ulog4, halving4, '
-    'power4_65, sulq4_50, fixed8_4, bitmod4, afpq_e2m1.'
+    'power4_65, sulq4_50, fixed8_4, dmf2_3, bitmod4, adint4, afpq_e2m1.'
   )
 
 
@@ -137,7 +142,7 @@ def get(name: str | base.Format) -> base.Format:
 def names() -> tuple[str, ...]:
   """Canonical names of the usual formats, for tables and sweeps.
 
-  Those with side data (bitmod3, bitmod4, afpq_...) exist in blocks only, and
+  Those with side data (bitmod4, adint4, afpq_...) exist in blocks only, and
   are left out, as they have no codes of their own.
   """
   integers = [f'int{b}' for b in (1, 2, 3, 4, 5, 6, 7, 8, 16)]
@@ -198,5 +203,6 @@ def names() -> tuple[str, ...]:
     'power4_65',
     'sulq4_50',
     'fixed8_4',
+    'dmf2_3',
   ]
   return (*integers, *full, *unsigned, 'ternary', *floats, *posits, *tables)

@@ -133,3 +133,25 @@ def bitmod(bits: int) -> Choice:
     for s in specials[bits]
   )
   return Choice(f'bitmod{bits}', members)
+
+
+def affine_dint(bits: int) -> Choice:
+  """dINT with a zero point for each block: codes 1 .. 2^b - 2 and two halves.
+
+  The members are {q - z} and +-1/2, one for every zero point z in 1 .. 2^b - 2,
+  so that each block takes the z that errs least: stored, like that of affine
+  integers, in b bits. Lee et al., 2023 (arXiv:2311.05161), who print neither
+  how z is found nor the thresholds, which are the mid-points here.
+  """
+  if not 3 <= bits <= 5:
+    raise ValueError(f'`bits` of affine dINT must lie in 3..5, got {bits}.')
+  last = 2**bits - 2
+  members = tuple(
+    table.Table(
+      f'adint{bits}_{z}',
+      bits,
+      tuple(sorted([-0.5, 0.5, *(float(q - z) for q in range(1, last + 1))])),
+    )
+    for z in range(1, last + 1)
+  )
+  return Choice(f'adint{bits}', members)

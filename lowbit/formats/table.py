@@ -6,7 +6,7 @@ import numpy as np
 
 from lowbit.formats import base, search
 
-DENSE = 32  # Up to here the search compares with every mid-point.
+SELECTED = 5  # Up to here the levels of a search are selected, not gathered.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +91,34 @@ class Table(base.Format):
     below = np.where(tie_up, edges < middles, edges <= middles)
     return np.where(below, np.nextafter(edges, np.float32(np.inf)), edges)
 
-  def _count(self, v, edges: np.ndarray):
-    """How many edges are at most v."""
-    xp = base.namespace(v)
-    if len(edges) > DENSE:
-      return search.count(v, edges)
-    count = xp.zeros(v.shape, np.int32)
-    for edge in edges:
-      count = count + base.astype(v >= edge, np.int32)
-    return count
-
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""
+    codes = np.arange(len(self.table), dtype=np.int32)
+    code = self._nearby(x, codes, rounding, noise)
+    return base.astype(code, self.code_dtype)
+
+  def round(self, x, rounding='nearest', noise=None):
+    """See `base.Format.round`."""
+    values = np.asarray(self.table, np.float32)
+    return base.astype(self._nearby(x, values, rounding, noise), x.dtype)
+
+  def _nearby(self, x, row, rounding, noise):
+    """The entries of `row`, codes or values, that `x` rounds to."""
     base.check_rounding(rounding, noise)
     xp = base.namespace(x)
     v = base.to_float32(x)
-    zero = np.abs(np.asarray(self.table)).argmin()
-    code = self._count(v, self._edges(rounding))
-    code = xp.where(xp.isnan(v), np.int32(zero), code)
+    values = np.asarray(self.table, np.float32)
+    v = xp.where(xp.isnan(v), values[np.abs(values).argmin()], v)
     if rounding == 'stochastic':
-      v = xp.clip(v, np.float32(self.table[0]), np.float32(self.table[-1]))
-      high = xp.minimum(code + np.int32(1), np.int32(len(self.table) - 1))
-      low_v, high_v = self.decode(code), self.decode(high)
-      span = xp.where(high_v > low_v, high_v - low_v, np.float32(1))
-      code = xp.where(noise < (v - low_v) / span, high, code)
-    return base.astype(code, self.code_dtype)
+      v = xp.clip(v, values[0], values[-1])
+    code, path = _search(v, self._edges(rounding))
+    entry = _entry(row, code, path)
+    if rounding != 'stochastic':
+      return entry
+    above = lambda row: _entry(np.append(row[1:], row[-1]), code, path)
+    low, high = _entry(values, code, path), above(values)
+    span = xp.where(high > low, high - low, np.float32(1))
+    return xp.where(noise < (v - low) / span, above(row), entry)
 
   def decode(self, codes):
     """See `base.Format.decode`."""
@@ -124,3 +127,38 @@ class Table(base.Format):
     values = np.full(2 ** (8 * self.code_dtype.itemsize), last, np.float32)
     values[: len(self.table)] = self.table
     return base.take(values, base.astype(codes, np.int32))
+
+
+def _search(v, edges: np.ndarray):
+  """How many of the ascending `edges` are at most v, which is no NaN.
+
+  Returns:
+    `(code, path)`: the number, int32; and the outcome of each comparison of a
+    search by halving, which runs in vector registers, or None for a large table,
+    which is looked up.
+  """
+  xp = base.namespace(v)
+  levels = len(edges).bit_length()
+  if levels > SELECTED:
+    return search.count(v, edges), None
+  ends = np.full(2**levels - 1 - len(edges), np.inf, np.float32)
+  edges = np.concatenate([edges, ends])
+  code, path = xp.zeros(v.shape, np.int32), []
+  for level in range(levels):
+    middles = edges[2 ** (levels - level - 1) - 1 :: 2 ** (levels - level)]
+    path.append(v >= _entry(middles, code, path))
+    code = code * np.int32(2) + base.astype(path[-1], np.int32)
+  return code, path
+
+
+def _entry(row: np.ndarray, code, path):
+  """row[code], by the comparisons that led to the code if they are known."""
+  xp = base.namespace(code)
+  if path is None:
+    return base.take(row, code)
+  last = np.full(2 ** len(path) - len(row), row[-1])
+  nodes = [*row, *last]
+  for is_upper in reversed(path):
+    pairs = zip(nodes[::2], nodes[1::2])
+    nodes = [xp.where(is_upper, high, low) for low, high in pairs]
+  return nodes[0]

@@ -25,6 +25,7 @@ class Moments:
     keep: Regular expressions; parameters whose path (keys joined by '/') holds
       a match keep float32 state, as embeddings should.
     seed: Of the noise, needed by stochastic rounding and by nothing else.
+    allow_zero: Lets any format hold the second moment, to see it diverge.
   """
 
   first: storage_lib.Storage | quantize.Spec | str
@@ -32,13 +33,14 @@ class Moments:
   min_size: int = 4096
   keep: tuple[str, ...] = ()
   seed: int | None = None
+  allow_zero: bool = False
 
   def __post_init__(self):
     for field in ('first', 'second'):
       value = getattr(self, field)
       if isinstance(value, quantize.Spec | str):
         object.__setattr__(self, field, storage_lib.Flat(value))
-    if self.second is not None:
+    if self.second is not None and not self.allow_zero:
       second_moment.check(self.second)
     if isinstance(self.keep, str):
       raise TypeError(

@@ -21,6 +21,7 @@ from lowbit.quantize.qtensor import (
   scales_of,
   transpose,
   wide_scales,
+  wide_two_sided,
 )
 from lowbit.quantize.scales import (
   Absmax,
@@ -72,6 +73,7 @@ __all__ = [
   'transpose',
   'unpack',
   'wide_scales',
+  'wide_two_sided',
 ]
 
 packages.make_callable(__name__, quantize)

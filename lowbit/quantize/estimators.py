@@ -2,7 +2,7 @@
 
 An estimator is a function (x, q, inside) -> y whose value is q, the quantized
 x, and whose gradient with respect to x is the estimate; `inside` marks the
-elements that did not saturate.
+elements that did not saturate (for `straight_through` it is None).
 """
 
 from collections.abc import Callable
@@ -10,11 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lowbit import formats
-from lowbit.quantize import qtensor, scales
+from lowbit.quantize import qtensor
 from lowbit.quantize import spec as spec_lib
 
-Estimator = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Estimator = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
 @jax.custom_jvp
@@ -64,21 +63,8 @@ def fake_quantize(
   Raises:
     TypeError, ValueError: As `qtensor.quantize`.
   """
-  spec = spec_lib.Spec.parse(spec)
   qtensor.check_float(x)
-  q = qtensor.quantize(jax.lax.stop_gradient(x), spec, axis, key)
-  y = qtensor.dequantize(q, x.dtype)
-  inside = _inside(x, q) if estimator is clipped else jnp.ones(x.shape, bool)
+  asks = estimator is not straight_through
+  constant = jax.lax.stop_gradient(x)
+  y, inside = qtensor.round_trip(constant, spec, axis, key, asks)
   return estimator(x, y, inside)
-
-
-def _inside(x, q) -> jax.Array:
-  """Which elements of `x` lie between the ends of the format."""
-  if isinstance(q.spec.format, formats.Float32):
-    return jnp.ones(x.shape, bool)
-  scale, zero = qtensor.wide_scales(q)
-  zero = jnp.zeros_like(scale) if zero is None else zero
-  values = q.spec.format.values()
-  v = jax.lax.stop_gradient(x).astype(jnp.float32)
-  v = scales.divide(v, scale) + zero
-  return (v >= jnp.float32(values[0])) & (v <= jnp.float32(values[-1]))

@@ -1,5 +1,6 @@
 """Many formats in one compiled program: the format is data."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
-from lowbit.quantize import blocking, qtensor, scales
+from lowbit.quantize import blocking, qtensor
 from lowbit.quantize import spec as spec_lib
+
+_DTYPES = (np.int32, np.int32, np.float32, np.float32, np.bool_, np.float32)
 
 
 def quantize_grid(
@@ -16,13 +19,17 @@ def quantize_grid(
 ) -> jax.Array:
   """fake-quantizes `x` in many float and integer formats at once.
 
-  The formats' grid numbers are traced, so that another list of formats of the
-  same length and block does not compile again.
+  The numbers of the formats are traced, so that as many other formats on the
+  same blocks and scales do not compile again. The values are those of
+  `fake_quantize`, bit for bit (but that of two scales with equal errors `mse`
+  may choose the other one).
 
   Args:
     x: Float array.
-    specs: Names or Specs that differ in their format only; symmetric absmax
-      scales in float32, nearest rounding, formats that have a float grid.
+    specs: Names or Specs that differ in their format only, each a float grid: a
+      signed integer or a saturating minifloat. Any block, symmetric scale rule
+      and scale format; nearest rounding. int4@g64 and e2m1@g64, or
+      e2m1@b32:e8m0 and e4m3@b32:e8m0.
     axis: The contraction axis or axes.
 
   Returns:
@@ -39,37 +46,34 @@ def quantize_grid(
   parsed = [spec_lib.Spec.parse(s) for s in specs]
   if not parsed:
     raise ValueError('`specs` is empty. Give at least one, such as int4@g64.')
+  common = parsed[0]
   for spec in parsed:
-    rest = (spec.block, spec.scale, spec.scale_format, spec.rounding)
-    if rest != (parsed[0].block, scales.Absmax(), None, 'nearest'):
+    if spec.format.grid is None or not getattr(spec.format, 'saturate', True):
       raise ValueError(
-        f'`specs` must share their block and use absmax scales in float32 and '
-        f'nearest rounding; {spec} differs from {parsed[0]}.'
+        f'{spec.format.name} is not a float grid that saturates. Quantize it '
+        'by `quantize`.'
       )
-    if spec.format.grid is None:
+    if spec.rounding != 'nearest' or (
+      dataclasses.replace(common, format=spec.format) != spec
+    ):
       raise ValueError(
-        f'{spec.format.name} is not a float grid. Quantize it by `quantize`.'
+        '`specs` must share their block and scale, and round to nearest; '
+        f'{spec} differs from {common}. Call once for each block and scale.'
       )
-  blocks = qtensor.blocks_of(x.shape, parsed[0], axis)
-  grids = [spec.format.grid for spec in parsed]
-  numbers = (
-    np.asarray([g.mantissa_bits for g in grids], np.int32),
-    np.asarray([g.min_exponent for g in grids], np.int32),
-    np.asarray([g.max for g in grids], np.float32),
-  )
-  return _sweep(x, numbers, blocks)
+  axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
+  blocks = qtensor.blocks_of(x.shape, common, axis)
+  grids = [dataclasses.astuple(spec.format.grid) for spec in parsed]
+  numbers = [np.asarray(n, t) for n, t in zip(zip(*grids), _DTYPES)]
+  # The first format must not decide which program this is.
+  common = dataclasses.replace(common, format=formats.Integer(8))
+  return _sweep(jnp.asarray(x), numbers, common, axis, blocks)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _sweep(x, numbers, blocks: blocking.Blocks):
-  xb = blocks.split(x.astype(jnp.float32))
-  amax = scales.absmax(xb, blocks.axes)
-
-  def one(mantissa_bits, min_exponent, max_value):
-    scale = scales.guard(scales.divide(amax, max_value), amax)
-    y = formats.round_to_float_grid(
-      scales.divide(xb, scale), mantissa_bits, min_exponent, max_value
-    )
-    return blocks.merge(y * scale).astype(x.dtype)
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _sweep(x, numbers, common, axis, blocks):
+  def one(*numbers):
+    fmt = formats.GridFormat(formats.FloatGrid(*numbers))
+    spec = dataclasses.replace(common, format=fmt)
+    return qtensor.through(x, None, spec, axis, blocks)[0]
 
   return jax.vmap(one)(*numbers)

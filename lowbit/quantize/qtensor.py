@@ -5,10 +5,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lowbit import formats
-from lowbit.quantize import blocking, scales, sides
+from lowbit.quantize import blocking, noise, scales, sides
 from lowbit.quantize import spec as spec_lib
 
 
@@ -120,9 +119,22 @@ def quantize(
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _quantize(x, key, spec, axis, blocks) -> QTensor:
   xb = blocks.split(x.astype(jnp.float32))
-  scale, zero, side = _fit(xb, spec, blocks, axis)
+  scale, zero, side = _fit(xb, spec, blocks, axis, _store_scale)
   like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
+  xb = blocks.split(_elements(x))
   return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
+
+
+def _elements(x):
+  """`x` as float32, for a pass over its elements.
+
+  Where a scale rule reads the same array, XLA for CPUs would convert bfloat16
+  once for both, and write the result to memory: here its bits are moved.
+  """
+  if x.dtype != jnp.bfloat16:
+    return x.astype(jnp.float32)
+  high = x.view(jnp.uint16).astype(jnp.uint32) << 16
+  return high.view(jnp.float32)
 
 
 def quantize_with(
@@ -152,17 +164,20 @@ def _quantize_with(x, like, key, blocks) -> QTensor:
   return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
 
 
-def _fit(xb, spec, blocks, axis):
-  """Stored scale, zero point and side data of blocks, all of `blocks.grid`."""
+def _fit(xb, spec, blocks, axis, store):
+  """Scale, zero point and side data of blocks, all of `blocks.grid`.
+
+  Scales go through `store`: `_store_scale`, or `_round_scale`.
+  """
   fmt, rule, axes = spec.format, spec.scale, blocks.axes
   shaped = lambda a: a.reshape(blocks.grid)
 
   def stored(scale):
     if isinstance(spec.scale_format, spec_lib.Spec):
       # The scale 1 of a block of zeros must not set the second level's range.
-      empty = jnp.all(xb == 0, axis=axes, keepdims=True)
+      empty = scales.absmax(xb, axes) == 0
       scale = jnp.where(empty, 0.0, scale)
-    return _store_scale(shaped(scale), spec.scale_format, axis)
+    return store(shaped(scale), spec.scale_format, axis)
 
   if isinstance(fmt, formats.Choice):
     scale, index = sides.fit_choice(xb, fmt, rule, axes)
@@ -221,18 +236,27 @@ def _index(q: QTensor, blocks):
 
 
 def _encode(xb, like, blocks, key):
-  spec, zero = like.spec, like.zero
+  y = _scaled(xb, like, blocks)
+  return blocks.merge(_place(sides.encode, y, like, blocks, key))
+
+
+def _scaled(xb, like, blocks):
+  """Blocks in units of their steps, moved by their zero points."""
   step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
   y = scales.divide(xb, jnp.where(step == 0, jnp.inf, step))
-  noise = None if key is None else jax.random.uniform(key, y.shape)
-  if zero is not None:
-    is_whole = spec.integer_zero and spec.rounding == 'nearest'
-    y = jnp.rint(y) if is_whole else y
-    y = y + blocks.spread(zero.astype(jnp.float32))
-  index = _index(like, blocks)
-  codes = sides.encode(y, spec.format, index, spec.rounding, noise)
-  return blocks.merge(codes)
+  if like.zero is None:
+    return y
+  is_whole = like.spec.integer_zero and like.spec.rounding == 'nearest'
+  y = jnp.rint(y) if is_whole else y
+  return y + blocks.spread(like.zero.astype(jnp.float32))
+
+
+def _place(onto, y, like, blocks, key):
+  """Scaled blocks onto the format, by `sides.encode` or `sides.round`."""
+  spec = like.spec
+  draw = None if key is None else noise.uniform(key, y.shape)
+  return onto(y, spec.format, _index(like, blocks), spec.rounding, draw)
 
 
 def _check_key(rounding: str, key) -> None:
@@ -301,10 +325,77 @@ def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
   blocks = _blocks(q)
   index = _index(q, blocks)
   values = sides.decode(blocks.split(q.codes), q.spec.format, index)
-  step = _steps(q, blocks, values < 0)
-  if q.zero is not None:
-    values = values - blocks.spread(q.zero.astype(jnp.float32))
-  return blocks.merge(values * step).astype(dtype)
+  return _unscale(values, q, blocks).astype(dtype)
+
+
+def _unscale(values, like, blocks):
+  step = _steps(like, blocks, values < 0)
+  if like.zero is not None:
+    values = values - blocks.spread(like.zero.astype(jnp.float32))
+  return blocks.merge(values * step)
+
+
+def round_trip(
+  x: jax.Array,
+  spec: spec_lib.Spec | str,
+  axis: int | tuple[int, ...] = -1,
+  key: jax.Array | None = None,
+  with_inside: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+  """dequantize(quantize(x)) without the codes: one program, the same bits.
+
+  Args:
+    x, spec, axis, key: As for `quantize`.
+    with_inside: Whether to return the mask as well.
+
+  Returns:
+    `(y, inside)`: an array like `x`; and a mask of the elements that lay
+    between the ends of the format, or None.
+
+  Raises:
+    TypeError, ValueError: As `quantize`; and with the mask as `wide_scales`.
+  """
+  spec = spec_lib.Spec.parse(spec)
+  check_float(x)
+  _check_key(spec.rounding, key)
+  if with_inside:
+    _check_one_scale(spec.format)
+  axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
+  blocks = blocks_of(x.shape, spec, axis)
+  return _round_trip(jnp.asarray(x), key, spec, axis, blocks, with_inside)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _round_trip(x, key, spec, axis, blocks, with_inside):
+  return through(x, key, spec, axis, blocks, with_inside)
+
+
+def through(x, key, spec, axis, blocks, with_inside=False):
+  """`round_trip` as a part of another program; the format may be traced."""
+  xb = blocks.split(x.astype(jnp.float32))
+  scale, zero, side = _fit(xb, spec, blocks, axis, _round_scale)
+  like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
+  y = _scaled(blocks.split(_elements(x)), like, blocks)
+  values = _place(sides.round, y, like, blocks, key)
+  inside = _inside(y, like, blocks) if with_inside else None
+  return _unscale(values, like, blocks).astype(x.dtype), inside
+
+
+def _round_scale(scale, fmt, axis):
+  """What `_store_scale` stores, decoded."""
+  if fmt is None:
+    return scale
+  if isinstance(fmt, spec_lib.Spec):
+    return round_trip(scale, fmt, axis)[0]
+  return jnp.where(jnp.isnan(scale), jnp.nan, fmt.round(scale))
+
+
+def _inside(y, like, blocks):
+  if isinstance(like.spec.format, formats.Float32):
+    return jnp.ones(blocks.shape, bool)
+  low, high = like.spec.format.values()[[0, -1]]
+  slack = (high - low) * 1e-6  # The largest element, divided by its own scale.
+  return blocks.merge((y >= low - slack) & (y <= high + slack))
 
 
 def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
@@ -313,15 +404,27 @@ def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
   Raises:
     ValueError: For a format with side data, whose elements need more.
   """
-  if isinstance(q.spec.format, formats.SideFormat):
-    raise ValueError(
-      f'{q.spec.format.name} has side data for each block; what asks for one '
-      'scale an element, such as GPTQ, cannot use it. Take the inner format.'
-    )
+  _check_one_scale(q.spec.format)
   blocks = _blocks(q)
   ones = blocks.split(jnp.ones(q.shape, jnp.float32))
   wide = lambda s: blocks.merge(ones * blocks.spread(s.astype(jnp.float32)))
   return wide(scales_of(q)), None if q.zero is None else wide(q.zero)
+
+
+def _check_one_scale(fmt: formats.Format) -> None:
+  if isinstance(fmt, formats.SideFormat):
+    raise ValueError(
+      f'{fmt.name} has side data for each block; what asks for one scale an '
+      'element, such as GPTQ, cannot use it. Take the inner format.'
+    )
+
+
+def wide_two_sided(q: QTensor) -> tuple[jax.Array, jax.Array]:
+  """Scales above and below zero of every element of a two-sided `q`."""
+  blocks = _blocks(q)
+  ones = blocks.split(jnp.ones(q.shape, jnp.float32))
+  wide = lambda s: blocks.merge(ones * blocks.spread(s))
+  return wide(scales_of(q)), wide(_decode_scale(q.side, q.spec))
 
 
 def transpose(q: QTensor) -> QTensor:

@@ -51,7 +51,10 @@ def divide(x: jax.Array, by) -> jax.Array:
   that differs from element to element, for all it knows, it leaves alone.
   """
   one = jnp.ones((), jnp.float32)
-  return x / jnp.where(x == 0, one, jnp.asarray(by, jnp.float32))
+  quotient = x / jnp.where(x == 0, one, jnp.asarray(by, jnp.float32))
+  # Clamping changes nothing, but has one full operand: on CPUs XLA fuses it
+  # into all that read it, and would else write the quotient to memory.
+  return jax.lax.clamp(np.float32(-np.inf), quotient, np.float32(np.inf))
 
 
 def absmax(x: jax.Array, axes: Axes) -> jax.Array:
@@ -337,19 +340,19 @@ def exp2(exponent: jax.Array) -> jax.Array:
 
 def _exponent(amax: jax.Array, fmt: formats.Format, kind: str) -> jax.Array:
   """The exponent s of a power-of-two scale, int32; see `PowerOfTwo`."""
-  top = np.float32(fmt.max).view(np.int32)
+  top = jnp.asarray(fmt.max, jnp.float32).view(jnp.int32)  # Maybe traced.
   bits = amax.view(jnp.int32)
   if kind == 'even':  # Round to nearest: a carry walks into the exponent.
     cut = 23 - (fmt.grid.mantissa_bits if fmt.grid else 0)
     bits = bits + (1 << (cut - 1))
   above = bits & 0x7FFFFF
-  s = (bits >> 23) - np.int32(top >> 23)
+  s = (bits >> 23) - (top >> 23)
   if kind == 'ceil':
     s = s + (above != 0).astype(jnp.int32)
   elif kind == 'bfp':
     s = s + (above != 0).astype(jnp.int32) - np.int32(1)
   elif kind == 'rceil':
-    s = s + (above > np.int32(top & 0x7FFFFF)).astype(jnp.int32)
+    s = s + (above > (top & 0x7FFFFF)).astype(jnp.int32)
   elif kind == 'rne':
     s = s + (above > SQRT2_FRACTION).astype(jnp.int32)
   return s

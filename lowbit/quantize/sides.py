@@ -68,6 +68,15 @@ def decode(codes, fmt: formats.Format, side) -> jax.Array:
   return _pick([m.decode(codes) for m in fmt.members], side)
 
 
+def round(y, fmt: formats.Format, side, rounding, noise) -> jax.Array:
+  """decode(encode(y)), without the codes where a format can do that."""
+  if isinstance(fmt, formats.TwoSided):
+    return fmt.inner.round(y, rounding, noise)
+  if not isinstance(fmt, formats.Choice):
+    return fmt.round(y, rounding, noise)
+  return _pick([m.round(y, rounding, noise) for m in fmt.members], side)
+
+
 def _pick(candidates, index):
   chosen = candidates[0]
   for k, candidate in enumerate(candidates[1:], 1):

@@ -94,6 +94,11 @@ class Spec:
       )
 
   def _check_affine(self):
+    if isinstance(self.format, formats.DInt):
+      raise ValueError(
+        'The halves of dINT lie beside its own zero, which a zero point moves. '
+        f'Write a{self.format.name} for a zero point in each block.'
+      )
     largest = np.finfo(np.float32).max
     if self.format.bits > 16 or np.ptp(self.format.values()) > largest:
       raise ValueError(

@@ -6,6 +6,7 @@ columns after it: W[:, i:] -= e U[i, i:]. Inside a block of columns the updates
 are immediate, behind it they are one matrix product (lazy batches).
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -53,7 +54,8 @@ def gptq(
   Args:
     w: Float [out, in].
     hessian: float32 [in, in], the mean of x x^T over calibration inputs.
-    spec: Any scalar format with nearest rounding; groups along `in`.
+    spec: Any scalar format with nearest rounding; groups along `in`. The two
+      scales of AFPQ are fitted like one, and taken by the weight's sign.
     act_order: Visit columns by falling diagonal of the Hessian.
     damping: A fraction of the mean diagonal that is added to it.
     block: Columns a lazy batch; it does not change the result beyond rounding.
@@ -80,7 +82,7 @@ def gptq(
     block=block,
     group=group,
   )
-  return quantize.QTensor(codes, q.scale, q.zero, spec, q.axis)
+  return dataclasses.replace(q, codes=codes)
 
 
 def _check(w, hessian, spec, act_order, dynamic_groups) -> None:
@@ -92,10 +94,10 @@ def _check(w, hessian, spec, act_order, dynamic_groups) -> None:
     )
   if spec.rounding != 'nearest':
     raise ValueError(f'GPTQ rounds to nearest; got spec {spec}.')
-  if isinstance(spec.format, formats.SideFormat):
+  if isinstance(spec.format, formats.Choice):
     raise ValueError(
-      f'GPTQ rounds element by element; got spec {spec}, whose blocks have '
-      'side data. Use solvers.nearest, or the inner format.'
+      f'GPTQ rounds element by element; got spec {spec}, whose blocks choose '
+      'their values. Use solvers.nearest, or another format.'
     )
   if dynamic_groups and (
     act_order or not isinstance(spec.block, int) or spec.scale_format
@@ -121,8 +123,7 @@ def _solve(w, hessian, damping, *, spec, act_order, block, group):
   w = jnp.where(dead[None], 0.0, w)
   hessian = hessian + jnp.diag(dead.astype(jnp.float32))
   q = quantize.quantize(w, spec)
-  scale, zero = quantize.wide_scales(q)
-  zero = jnp.zeros_like(scale) if zero is None else zero
+  scale, zero = _wide(q)
   order = jnp.arange(w.shape[1])
   if act_order:
     order = jnp.argsort(-jnp.diagonal(hessian))
@@ -136,14 +137,30 @@ def _solve(w, hessian, damping, *, spec, act_order, block, group):
   return codes, q
 
 
+def _wide(q):
+  """Scale and zero point of each element; AFPQ: scales above and below 0."""
+  if isinstance(q.spec.format, formats.TwoSided):
+    return quantize.wide_two_sided(q)
+  scale, zero = quantize.wide_scales(q)
+  return scale, jnp.zeros_like(scale) if zero is None else zero
+
+
 def _regroup(q, scale, zero, group):
   """`q` with the scales that the sweep fitted, one a group."""
-  codes = None if q.zero is None else zero[:, ::group].astype(q.zero.dtype)
-  return quantize.QTensor(q.codes, scale[:, ::group], codes, q.spec, q.axis)
+  zero = zero[:, ::group]
+  if isinstance(q.spec.format, formats.TwoSided):
+    return dataclasses.replace(q, scale=scale[:, ::group], side=zero)
+  codes = None if q.zero is None else zero.astype(q.zero.dtype)
+  return dataclasses.replace(q, scale=scale[:, ::group], zero=codes)
 
 
 def _round(w, scale, zero, spec):
-  """Codes and values of columns, for given scales."""
+  """Codes and values of columns, for the scales of `_wide`."""
+  if isinstance(spec.format, formats.TwoSided):
+    step = jnp.where(w < 0, zero, scale)
+    codes = spec.format.inner.encode(w / jnp.where(step == 0, jnp.inf, step))
+    value = spec.format.inner.decode(codes)
+    return codes, value * jnp.where(value < 0, zero, scale)
   safe = jnp.where(scale == 0, jnp.inf, scale)
   y = w / safe
   y = jnp.rint(y) + zero if spec.integer_zero else y + zero
@@ -203,8 +220,6 @@ def _sweep_block(w, factor, scale, zero, spec, group):
 def _refit(w, scale, zero, j, spec, group):
   """Scales of the group that starts at column j, from its present values."""
   part = jax.lax.dynamic_slice_in_dim(w, j, group, 1)
-  s, z = quantize.wide_scales(quantize.quantize(part, spec))
+  s, z = _wide(quantize.quantize(part, spec))
   scale = jax.lax.dynamic_update_slice_in_dim(scale, s, j, 1)
-  if z is not None:
-    zero = jax.lax.dynamic_update_slice_in_dim(zero, z, j, 1)
-  return scale, zero
+  return scale, jax.lax.dynamic_update_slice_in_dim(zero, z, j, 1)

@@ -70,15 +70,37 @@ def test_tables_pictures_and_rows_of_ones_own_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_format_and_the_embedded_weights(tmp_path):
-  done = run(tmp_path / 'out', '--formats=all')
+def test_every_format(tmp_path):
+  w = np.asarray(jax.random.normal(jax.random.key(0), (16, 64)))
+  np.save(tmp_path / 'w.npy', w)
+  flags = ('--formats=all', f'--weights={tmp_path / "w.npy"}')
+  done = run(tmp_path / 'out', *flags)
   assert done.returncode == 0, done.stderr
+  assert done.stderr == ''
   named = {r['name'] for r in rows(tmp_path / 'out/formats.jsonl')}
   usable = {n for n in lb.formats.names() if lb.formats.get(n).bits <= 16}
   assert named == usable
-  specs = rows(tmp_path / 'out/weights.jsonl')
-  assert len(specs) > 40
-  assert all('/kernel' in r['worst'] or r['worst'] for r in specs)
+  for kind in ('weights', 'sqnr'):
+    specs = {r['spec'] for r in rows(tmp_path / f'out/{kind}.jsonl')}
+    assert len(specs) > 50
+    # Powers of two alone have no place for weights; no sign, a zero point.
+    assert {f'{n}@g32' for n in usable if n[0] != 'u'} - specs == {
+      'e8m0@g32',
+      'halving3@g32',
+      'sulq4_50@g32',
+    }
+
+
+@pytest.mark.slow
+def test_the_embedded_weights_by_default(tmp_path):
+  done = run(tmp_path / 'out', '--specs=mxfp4,nf4@g64')
+  assert done.returncode == 0, done.stderr
+  assert '44 tensors of the embedded decoder' in done.stdout
+  assert '13 tensors of one axis were left out' in done.stdout
+  first, second = rows(tmp_path / 'out/weights.jsonl')
+  assert first['bits_per_weight'] == 4.25
+  assert 18 < first['sqnr_db'] < second['sqnr_db'] < 22
+  assert first['worst'].endswith('kernel')
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,14 @@ def power(bits, percent):
   return table(values, np.concatenate([-up[::-1], up]))
 
 
+def denormal(exponent, mantissa):
+  """Every code's value, sign and magnitude, without an implicit one."""
+  code = np.arange(2 ** (exponent + mantissa))
+  field, fraction = code >> mantissa, code % 2**mantissa / 2**mantissa
+  bias = 2 ** (exponent - 1) - 1
+  return table(signed(np.unique(2.0 ** (field - bias) * fraction)))
+
+
 KINDS = ('finite', 'ieee', 'fn', 'fnuz')
 BIASES = {
   (4, 3): (-20, 0, 8, 60),
@@ -262,6 +270,8 @@ def integers():
 
 
 def tables():
+  for e, m in ((1, 2), (2, 3), (3, 4), (4, 3)):
+    yield f'dmf{e}_{m}', lambda e=e, m=m: denormal(e, m)
   yield 'bnbfp4', lambda: table(signed((0, 0.0625, 2, 3, 4, 6, 8, 12)))
   for b in range(2, 9):
     yield f'nf{b}', lambda b=b: nf(b)

@@ -3,7 +3,7 @@ import pytest
 
 from lowbit import formats
 
-SIDE = ('bitmod3', 'bitmod4', 'afpq_e2m1', 'afpq_nf4')
+SIDE = ('adint4', 'bitmod3', 'bitmod4', 'afpq_e2m1', 'afpq_nf4')
 
 
 @pytest.mark.parametrize('name', formats.names() + SIDE)
@@ -42,6 +42,11 @@ def test_other_names_of_one_value():
     ('sulq4_0', '1..1000'),
     ('fixed1_0', '2..16'),
     ('bitmod5', '3 or 4'),
+    ('adint6', '3..5'),
+    ('dmf5_1', '1..4'),
+    ('afpq_shift4', 'a zero'),
+    ('afpq_afpq_e2m1', 'side data inside'),
+    ('afpq_uint4', 'both signs'),
     ('afpq_what', 'Formats are written'),
     ('int44', '1..16'),
     ('emm1', 'Did you mean'),

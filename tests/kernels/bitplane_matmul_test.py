@@ -47,7 +47,13 @@ def product(m, k, n, x_coding, w_coding, implementation, seed=0):
 @pytest.mark.parametrize('implementation', [*KERNELS, 'xla', 'reference'])
 @pytest.mark.parametrize(
   ('x_coding', 'w_coding'),
-  [('u2', 'b1'), ('b1', 'b1'), ('i4', 'i4'), ('u2', 'b2'), ('z3', 'five')],
+  [
+    ('u2', 'b1'),
+    ('z3', 'five'),
+    pytest.param('b1', 'b1', marks=pytest.mark.slow),
+    pytest.param('i4', 'i4', marks=pytest.mark.slow),
+    pytest.param('u2', 'b2', marks=pytest.mark.slow),
+  ],
 )
 def test_every_coding(implementation, x_coding, w_coding):
   got, want = product(
@@ -57,7 +63,7 @@ def test_every_coding(implementation, x_coding, w_coding):
 
 
 @pytest.mark.parametrize('implementation', ['gpu', 'xla'])
-@pytest.mark.parametrize(('m', 'k'), [(1, 1), (1, 32), (17, 33), (2, 320)])
+@pytest.mark.parametrize(('m', 'k'), [(1, 1), (17, 33)])
 def test_words_across_boundaries(implementation, m, k):
   got, want = product(m, k, 16, CODINGS['i8'], CODINGS['five'], implementation)
   np.testing.assert_array_equal(got, want)
@@ -69,7 +75,7 @@ def test_words_across_boundaries(implementation, m, k):
   st.sampled_from(sorted(CODINGS)),
   st.sampled_from(sorted(CODINGS)),
 )
-@hypothesis.settings(deadline=None, max_examples=6)
+@hypothesis.settings(deadline=None, max_examples=4)
 def test_random_shapes(m, k, x_coding, w_coding):
   got, want = product(m, k, 16, CODINGS[x_coding], CODINGS[w_coding], 'xla', k)
   np.testing.assert_array_equal(got, want)

@@ -51,9 +51,9 @@ def test_any_grouping(implementation, sizes):
   ('k', 'n', 'spec'),
   [
     (512, 16, 'int4@g128'),
-    (256, 48, 'int3z@g64'),
-    (256, 16, 'int8@channel'),
-    (256, 16, 'e2m1@b32:e8m0'),
+    pytest.param(256, 48, 'int3z@g64', marks=pytest.mark.slow),
+    pytest.param(256, 16, 'int8@channel', marks=pytest.mark.slow),
+    pytest.param(256, 16, 'e2m1@b32:e8m0', marks=pytest.mark.slow),
   ],
 )
 def test_formats(implementation, k, n, spec):

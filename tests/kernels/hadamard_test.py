@@ -32,7 +32,7 @@ def test_same_transform(implementation, m, k, block):
   chex.assert_trees_all_close(norm(got), norm(x), rtol=1e-5)
 
 
-@pytest.mark.parametrize(('implementation', 'm', 'k', 'block'), CASES[::2])
+@pytest.mark.parametrize(('implementation', 'm', 'k', 'block'), CASES[::4])
 @pytest.mark.parametrize('spec', ['int8@token', 'int4@token'])
 def test_quantized_output(implementation, m, k, block, spec):
   # Whole numbers and a power of two leave no room for roundings to differ.
@@ -62,7 +62,7 @@ def test_bfloat16_and_the_gradient():
 
 
 @hypothesis.given(st.integers(1, 4), st.sampled_from([8, 12, 40, 96, 256]))
-@hypothesis.settings(deadline=None, max_examples=5)
+@hypothesis.settings(deadline=None, max_examples=3)
 def test_any_width_is_taken(m, k):
   x = jax.random.normal(jax.random.key(k), (m, k))
   want = lb.transforms.hadamard.apply_hadamard(x)

@@ -15,6 +15,10 @@ from lowbit.kernels.int_matmul import api, pieces
 KERNELS = ['tpu', 'gpu']
 
 
+def slow(*case):
+  return pytest.param(*case, marks=pytest.mark.slow)
+
+
 def operands(m, k, n, x_spec, w_spec, seed=0, pack=True):
   rng = np.random.default_rng(seed)
   x = jnp.asarray(rng.normal(size=(m, k)), jnp.float32)
@@ -43,13 +47,13 @@ def exact(x, w):
 @pytest.mark.parametrize(
   ('m', 'k', 'n', 'w_spec'),
   [
-    (1, 512, 128, 'int8@channel'),
+    slow(1, 512, 128, 'int8@channel'),
     (33, 300, 144, 'int4@channel'),
     (2, 100, 16, 'int4@channel'),
     (4, 256, 48, 'int4z@channel'),
-    (5, 300, 32, 'int7@channel'),
-    (3, 256, 16, 'int2@tensor'),
-    (3, 256, 16, 'int1@channel'),
+    slow(5, 300, 32, 'int7@channel'),
+    slow(3, 256, 16, 'int2@tensor'),
+    slow(3, 256, 16, 'int1@channel'),
   ],
 )
 def test_bare_sums_are_exact(implementation, m, k, n, w_spec):
@@ -68,9 +72,9 @@ def test_bare_sums_are_exact(implementation, m, k, n, w_spec):
   [
     ('int8@token', 'int4@g128', 'bfloat16'),
     ('int4@g64', 'int4@g64', 'float32'),
-    ('int4@g128', 'int8@channel', 'float32'),
-    ('int8@token', 'int4z@g128', 'float32'),
-    ('int8@token', 'int3@g512', 'bfloat16'),
+    slow('int4@g128', 'int8@channel', 'float32'),
+    slow('int8@token', 'int4z@g128', 'float32'),
+    slow('int8@token', 'int3@g512', 'bfloat16'),
   ],
 )
 def test_scaled_sums_match_the_reference(implementation, dtype, x_spec, w_spec):
@@ -110,7 +114,7 @@ def test_two_stage_weights(implementation):
 
 
 @pytest.mark.parametrize('implementation', [*KERNELS, 'xla', 'reference'])
-@pytest.mark.parametrize('outliers', [96, 300])
+@pytest.mark.parametrize('outliers', [300, slow(96)])
 def test_mixed_precision_in_one_call(implementation, outliers):
   x4, w4 = operands(6, 256, 64, 'int4@token', 'int4@channel')
   x8, w8 = operands(6, outliers, 64, 'int8@token', 'int8@channel', seed=1)
@@ -142,7 +146,7 @@ def test_largest_codes_and_zero_groups(implementation):
   st.sampled_from(['int8@channel', 'int4@channel', 'int5@g64', 'ternary']),
   st.sampled_from([*KERNELS, 'xla']),
 )
-@hypothesis.settings(deadline=None, max_examples=5)
+@hypothesis.settings(deadline=None, max_examples=3)
 def test_random_shapes(m, k, n, w_spec, implementation):
   x, w = operands(m, k, n, 'int8@token', w_spec, seed=k)
   if api.explain(x, w)[implementation]:

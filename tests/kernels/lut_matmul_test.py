@@ -34,8 +34,8 @@ def run(x, w, implementation, **kwargs):
   ('m', 'k', 'n', 'spec'),
   [
     (9, 100, 48, 'int2@g64'),
-    (2, 192, 16, 'int3z@g128'),
-    (3, 130, 16, 'int1@channel'),
+    pytest.param(2, 192, 16, 'int3z@g128', marks=pytest.mark.slow),
+    pytest.param(3, 130, 16, 'int1@channel', marks=pytest.mark.slow),
   ],
 )
 def test_exact_tables_give_the_product(implementation, m, k, n, spec):
@@ -44,6 +44,7 @@ def test_exact_tables_give_the_product(implementation, m, k, n, spec):
   chex.assert_trees_all_close(y, x @ lb.dequantize(q), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_exact():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.integers(-127, 128, (2, 64)), jnp.float32)

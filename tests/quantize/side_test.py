@@ -87,6 +87,27 @@ def test_nan_and_inf_spread_over_their_block_only(spec, bad):
   np.testing.assert_allclose(zeros, 0.0, atol=1e-6)
 
 
+def test_affine_dint_is_the_best_zero_point_with_halves():
+  x = np.array(GAUSS[:6, :64], np.float64) + 0.8
+  q = lb.quantize(jnp.asarray(x, jnp.float32), 'adint4@g32')
+  y = np.asarray(lb.dequantize(q)).reshape(6, 2, 32)
+  blocks = x.reshape(6, 2, 32)
+  least = np.full((6, 2), np.inf)
+  for z in range(1, 15):
+    values = np.sort([-0.5, 0.5, *(q - z for q in range(1, 15))])
+    step = np.abs(blocks).max(-1, keepdims=True) / np.abs(values).max()
+    best = np.abs((blocks / step)[..., None] - values).min(-1) * step
+    least = np.minimum(least, (best**2).sum(-1))
+  np.testing.assert_allclose(((y - blocks) ** 2).sum(-1), least, rtol=1e-5)
+  # Halves are kept beside the true zero, and skewed blocks gain on dint4.
+  error = lambda spec: float(jnp.sum((x - lb.fake_quantize(q_in, spec)) ** 2))
+  q_in = jnp.asarray(x, jnp.float32)
+  assert error('adint4@g32') < 0.8 * error('dint4@g32')
+  assert lb.bits(q) == 8 * (6 * 32 + 6) + 32 * 12  # 4-bit zeros, packed.
+  with pytest.raises(ValueError, match='adint4'):
+    lb.Spec.parse('dint4z@g32')
+
+
 def test_two_sides_meet_both_ends():
   x = jnp.asarray([[-0.5, -0.1, 0.0, 0.3, 6.0, 12.0, 3.0, 1.5]])
   q = lb.quantize(x, 'afpq_e2m1@g8')
@@ -122,7 +143,7 @@ def test_bad_specs(spec, message):
 
 
 def test_what_side_data_does_not_go_with():
-  with pytest.raises(ValueError, match='element by element'):
+  with pytest.raises(ValueError, match='choose their values'):
     lb.solvers.gptq(GAUSS[:8, :32], jnp.eye(32), 'bitmod4@g32')
   with pytest.raises(ValueError, match='one scale'):
     lb.fake_quantize(

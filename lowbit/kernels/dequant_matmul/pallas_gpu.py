@@ -19,6 +19,7 @@ from lowbit.kernels import operands, storage
 from lowbit.kernels.dequant_matmul import tuned
 
 FEW = 32  # Groups of fewer codes scale the matrix, not products.
+MOST = 64  # Codes of a piece: it lies in shared memory, as do those in flight.
 
 
 def piece(op: operands.Operands) -> int:
@@ -28,6 +29,7 @@ def piece(op: operands.Operands) -> int:
   """
   s = op.storage
   size = s.rows if s.ternary else s.chunk * min(s.widths) // 8
+  size = min(size, MOST)
   shared = math.gcd(size, op.group) if op.grouped else size
   if shared < FEW and min(size, FEW) % op.group == 0:
     return min(size, FEW)
@@ -56,7 +58,7 @@ def dequant_matmul(
   interpret: bool = False,
 ) -> jax.Array:
   """x [M, K] times the operands of a matrix [K, N]."""
-  tiles = tiles or tuned.gpu(x.shape[0], op)
+  tiles = tiles or tuned.gpu(x.shape[0], x.dtype.itemsize, op)
   return _call(x, op, np.dtype(out_dtype), tiles, precision, interpret)
 
 

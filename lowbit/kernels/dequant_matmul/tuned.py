@@ -75,14 +75,16 @@ def _shorter(length: int, size: int, chunk: int) -> int | None:
   return max(shorter) * chunk if shorter else None
 
 
-def gpu(rows: int, op: operands.Operands) -> GpuTiles:
+def gpu(rows: int, itemsize: int, op: operands.Operands) -> GpuTiles:
   """Tiles for x [rows, K]: enough programs to fill 132 SMs twice."""
   if found := GPU.get(_key(rows, op)):
     return found
   block_m = 16
   while block_m < min(rows, 64):
     block_m *= 2
-  block_n = 64 if block_m <= 32 else 128
+  # What is in flight must fit the shared memory.
+  is_small = block_m <= 32
+  block_n = 64 if is_small or itemsize > 2 else 128
   programs = math.ceil(rows / block_m) * math.ceil(op.columns / block_n)
   chunks = op.size // op.storage.chunk
   split_k = 1
@@ -90,4 +92,5 @@ def gpu(rows: int, op: operands.Operands) -> GpuTiles:
     rows <= 32 and programs * split_k < 264 and chunks // (2 * split_k) >= 2
   ):
     split_k *= 2
-  return GpuTiles(block_m, block_n, split_k, 4 if block_m <= 32 else 8)
+  warps, stages = 4 if is_small else 8, 3 if is_small and itemsize <= 2 else 2
+  return GpuTiles(block_m, block_n, split_k, warps, stages)

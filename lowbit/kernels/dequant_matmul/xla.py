@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from lowbit.kernels import operands, storage
 
 FEW_ROWS = 2  # Of x; up to here values are decoded once a row.
-TERMS = 16  # Codes that one fused step may add.
+TERMS = 32  # Codes that one fused step may add.
+ROWS = 8  # Of one plane, in such a step.
 PIECE = 128  # Codes of one product.
 
 
@@ -41,7 +42,7 @@ def _chunks(x, op: operands.Operands, precision) -> jax.Array:
   products = lambda x, op: _scan(x, op, PIECE, PIECE, product)
   if x.shape[0] > FEW_ROWS:
     return products(x, op)
-  few = max(TERMS * _width(op) // op.storage.chunk, 1)
+  few = min(TERMS * _width(op) // op.storage.chunk, ROWS)
   sums = lambda x, op: _scan(x, op, few, 1, lambda x, w: x * w)
   return jax.lax.platform_dependent(x, op, cpu=sums, default=products)
 

@@ -1,0 +1,112 @@
+"""AdaPT's bit controller: how many bits a layer's fixed point needs now.
+
+PushDown finds the fewest bits that lose no information, measured by histograms;
+PushUp adds some where gradients agree little. Kummer et al., Adaptive Precision
+Training, 2021 (arXiv:2107.13490). Runs on the host between steps; bisection
+evaluates the middle, where the released code evaluates the lower end.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lowbit import formats
+
+MAX = 32  # Bits.
+
+
+def divergence(w: np.ndarray, word: int, fraction: int, bins: int) -> float:
+  """KL of the histogram of `w` from that of its fixed-point values, nats."""
+  step, half = 2.0**-fraction, 2.0 ** (word - fraction - 1)
+  rounded = np.clip(np.rint(w / step) * step, -half, half - step)
+  span = (float(w.min()), float(w.max()))
+  count = lambda a: np.histogram(a, bins, span)[0] / a.size
+  p, q = count(w), count(np.clip(rounded, *span))
+  used = p > 0
+  floor = 1e-12  # Of an empty bin.
+  return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], floor))))
+
+
+def push_down(
+  w: np.ndarray, bins: int = 100, tolerance: float = 1e-3
+) -> tuple[int, int]:
+  """The smallest fraction length, then word length, without divergence.
+
+  Args:
+    w: Weights of a layer.
+    bins: Resolution of the histograms.
+    tolerance: A divergence that counts as none, nats. The paper's 0 would ask
+      for bits enough to keep every weight on its side of a bin's edge.
+
+  Returns:
+    `(word, fraction)`.
+  """
+  w = np.asarray(w, np.float64)
+  top = max(math.ceil(math.log2(max(np.abs(w).max(), 2.0**-60))) + 1, 1)
+  loses = lambda word, fraction: divergence(w, word, fraction, bins) > tolerance
+  fraction = _least(0, MAX - top, lambda f: not loses(MAX, f))
+  word = _least(max(fraction, 2), MAX, lambda b: not loses(b, fraction))
+  return word, fraction
+
+
+def _least(low: int, high: int, good) -> int:
+  """The least integer that is good, by bisection; `high` if none is."""
+  while low < high:
+    middle = (low + high) // 2
+    low, high = (low, middle) if good(middle) else (middle + 1, high)
+  return low
+
+
+def diversity(gradients: Sequence[np.ndarray]) -> float:
+  """(sum of norms) / (norm of the sum) of unit gradients; 1 if they agree."""
+  unit = [g / max(np.linalg.norm(g), 1e-30) for g in gradients]
+  total = np.linalg.norm(np.sum(unit, axis=0))
+  return len(unit) / total if total > 0 else math.inf
+
+
+def push_up(
+  word: int, fraction: int, g: float, strategy: str = 'mean', buffer: int = 8
+) -> tuple[int, int]:
+  """More bits where gradients are diverse.
+
+  With t = ln g - 1: s1 = max(ceil(1 / t^2), 1) and s2 = max(min(ceil(32 t^2),
+  32) - fraction, 0), combined by the strategy; 1 for t <= 0.
+
+  Args:
+    word: Word length from `push_down`.
+    fraction: Fraction length from it.
+    g: `diversity` of the last gradients.
+    strategy: 'min', 'mean' or 'max' of s1 and s2.
+    buffer: Bits in front of the fraction that are kept free.
+
+  Returns:
+    `(word, fraction)`, at most 32 bits.
+  """
+  combine = {
+    'min': min,
+    'max': max,
+    'mean': lambda a, b: math.ceil((a + b) / 2),
+  }
+  if strategy not in combine:
+    raise ValueError(
+      f'`strategy` must be one of {tuple(combine)}, got {strategy!r}.'
+    )
+  t = math.log(g) - 1 if math.isfinite(g) and g > 0 else 0.0
+  more = 1
+  if t > 0:
+    first = max(math.ceil(1 / t**2), 1)
+    second = max(min(math.ceil(32 * t**2), 32) - fraction, 0)
+    more = combine[strategy](first, second)
+  fraction = min(min(fraction + more, MAX), MAX - buffer)
+  word = min(max(word, fraction) + 1, MAX)
+  return max(min(fraction + buffer, MAX), word), fraction
+
+
+def as_format(word: int, fraction: int) -> formats.FixedPoint:
+  """The format, of at most 16 bits.
+
+  Raises:
+    ValueError: For more; keep such a layer in float32.
+  """
+  return formats.FixedPoint(word, fraction)
