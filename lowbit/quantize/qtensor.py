@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lowbit import formats
 from lowbit.quantize import blocking, noise, scales, sides
