@@ -2,8 +2,8 @@
 
 A preconditioner A of order 256 with random eigenvectors and eigenvalues 1000
 and 1, half and half, is stored; the relative error of A^(-1/4) is measured. The
-paper prints 0.0669 for its own synthetic A (order 1200, spectrum not given) with
-one Bjorck step, 0.4465 for quantizing A itself; this A is another, so that
+paper prints 0.0669 for its own synthetic A (order 1200, spectrum not given)
+with one Bjorck step, 0.4465 for quantizing A itself; this A is another, so that
 the numbers are near those and not a reproduction of them. Then a badly scaled
 least-squares problem is trained with both Shampoos, 100 steps.
 """
@@ -44,7 +44,7 @@ class Naive(factors.Eigen):
 
 
 def fourth_root(a, ridge):
-  """a^(-1/4); eigenvalues that quantization drove below 0 count as the ridge."""
+  """a^(-1/4); eigenvalues driven below 0 count as the ridge."""
   values, v = jnp.linalg.eigh(a)
   return matrix.eigen_power(values, v, -0.25, ridge)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from lowbit.formats import base, search
 
-SELECTED = 5  # Up to here the levels of a search are selected, not gathered.
+SELECTED = 5  # Up to here levels of a search are selected, not gathered.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +134,8 @@ def _search(v, edges: np.ndarray):
 
   Returns:
     `(code, path)`: the number, int32; and the outcome of each comparison of a
-    search by halving, which runs in vector registers, or None for a large table,
-    which is looked up.
+    search by halving, which runs in vector registers, or None for a large
+    table, which is looked up.
   """
   xp = base.namespace(v)
   levels = len(edges).bit_length()
