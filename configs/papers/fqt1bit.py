@@ -2,9 +2,9 @@
 
 Rows of normal numbers times exp(1.5 N(0, 1)), 128 x 64, at an average of one
 bit. Measured: the normalized variance E |Q - G|^2 / |G|^2 of one bit a row,
-over that of pruned rows at 4 bits (4.88 / 0.159 in a NumPy prototype), and its bias
-in standard errors. The ablation keeps every row with the same probability. The
-trainings of the paper (VGG, ResNet) are not repeated here.
+over that of pruned rows at 4 bits (4.88 / 0.159 in a NumPy prototype), and its
+bias in standard errors. The ablation keeps every row with the same probability.
+The trainings of the paper (VGG, ResNet) are not repeated here.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """Oscillation-free quantization: confident weights are frozen at the end.
 
 A 3-bit layer [32, 16] on OFQ's statistical grid learns a random float layer by
-SGD with momentum and minibatch noise, straight through, 600 steps; 600 more follow
-with only the weights within 0.02 of a rounding boundary allowed to move.
+SGD with momentum and minibatch noise, straight through, 600 steps; 600 more
+follow with only the weights within 0.02 of a rounding boundary allowed to move.
 Measured over the last 300 steps: the share of weights that oscillate (their
 level changes against its last change) in an average step, and the mean loss,
 over those of the first phase. The ablation goes on without freezing. The
@@ -31,10 +31,8 @@ def phase(tx, w, x, y, steps, seed):
     w = optax.apply_updates(w, updates)
     return (w, state), (jnp.rint(GRID.position(w)), loss(w, x, y))
 
-  run = jax.jit(
-    lambda w: jax.lax.scan(step, (w, tx.init(w)), jnp.arange(steps))
-  )
-  (w, _), (levels, losses) = run(w)
+  scan = lambda w: jax.lax.scan(step, (w, tx.init(w)), jnp.arange(steps))
+  (w, _), (levels, losses) = jax.jit(scan)(w)
   return w, np.asarray(levels), float(jnp.mean(losses[-300:]))
 
 
@@ -78,6 +76,6 @@ def get_claim():
     ablation='all weights go on moving',
     measure=measure,
     holds=lambda n: n['oscillating'] < 0.3 and n['loss'] < 1.02,
-    show='oscillations {oscillating:.2f} x, loss {loss:.3f} x, of {first:.2%} a '
-    'step before',
+    show='oscillations {oscillating:.2f} x, loss {loss:.3f} x; before, '
+    '{first:.2%} a step',
   )
