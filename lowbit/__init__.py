@@ -39,6 +39,7 @@ _LAZY_PACKAGES = (
   'experiment',
   'intercept',
   'models',
+  'optim',
   'recipes',
 )
 

@@ -129,6 +129,14 @@ def astype(x: Array, dtype) -> Array:
     return x.astype(dtype)
 
 
+def take(table: np.ndarray, index: Array) -> Array:
+  """table[index], of the kind of `index`, which must be in bounds."""
+  if isinstance(index, np.ndarray | np.generic):
+    return table[index]
+  table = namespace(index).asarray(table)
+  return table.at[index].get(mode='promise_in_bounds')
+
+
 def to_float32(x: Array) -> Array:
   """`x` as float32; TypeError unless NumPy or ml_dtypes calls it a float."""
   namespace(x)

@@ -63,6 +63,38 @@ def dynamic(bits: int, signed: bool = True) -> table.Table:
   return table.Table(name, bits, tuple(sorted([*both, 0.0, 1.0])))
 
 
+def dynamic_without_zero(bits: int) -> table.Table:
+  """DE-0: the unsigned dynamic tree, its zero left out: 2^b - 1 values.
+
+  For second moments, whose inverse root a zero would blow up. Li et al., Memory
+  Efficient Optimizers with 4-bit States, 2023 (arXiv:2309.01507).
+  """
+  values = dynamic(bits, signed=False).table[1:]
+  return table.Table(f'de0_{bits}', bits, values)
+
+
+def linear_without_zero(bits: int) -> table.Table:
+  """k / 2^b, k = 1..2^b: linear, unsigned, zero excluded (arXiv:2309.01507)."""
+  _check('`bits` of linear without zero', bits, 2, 8)
+  values = np.arange(1, 2**bits + 1) / 2**bits
+  return table.Table(f'linear0_{bits}', bits, tuple(values.tolist()))
+
+
+def linear_square(bits: int) -> table.Table:
+  """Linear-2: sign(x) x^2 of a linear grid x over [-1, 1], with a zero.
+
+  x_j = -1 + 2 j / (2^b - 1), and the x just below zero is set to zero. Wang et
+  al., 4-bit Shampoo for Memory-Efficient Network Training, 2024
+  (arXiv:2405.18144).
+  """
+  _check('`bits` of linear-2', bits, 2, 8)
+  x = np.linspace(-1, 1, 2**bits)
+  x[2 ** (bits - 1) - 1] = 0
+  return table.Table(
+    f'linear2_{bits}', bits, tuple((np.sign(x) * x**2).tolist())
+  )
+
+
 def flint(bits: int) -> table.Table:
   """flint: mantissa bits grow up to the middle binade, and fall again.
 

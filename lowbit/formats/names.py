@@ -69,6 +69,12 @@ _PATTERNS = (
     r'(?P<u>u?)dynamic(?P<b>\d+)',
     lambda m: catalogue.dynamic(int(m['b']), not m['u']),
   ),
+  (r'de0_(?P<b>\d+)', lambda m: catalogue.dynamic_without_zero(int(m['b']))),
+  (
+    r'linear0_(?P<b>\d+)',
+    lambda m: catalogue.linear_without_zero(int(m['b'])),
+  ),
+  (r'linear2_(?P<b>\d+)', lambda m: catalogue.linear_square(int(m['b']))),
   (r'flint(?P<b>\d+)', lambda m: catalogue.flint(int(m['b']))),
   (r'shift(?P<b>\d+)', lambda m: catalogue.shift(int(m['b']))),
   (r'log(?P<b>\d+)', lambda m: catalogue.log(int(m['b']))),
@@ -115,8 +121,8 @@ def _parse(name: str) -> base.Format:
     f'Unknown format {name!r}.{hint} Formats are written int4, int4f (full '
     'range), uint4, ternary, e4m3 (suffixes finite, ieee, fn, fnuz), e8m0, '
     'fp16, bf16, fp32, posit8_1, dint4, nf4, bnbfp4, dynamic8, udynamic8, '
-    'flint4, shift4, log4, ulog4, halving4, power4_65, sulq4_50, fixed8_4, '
-    'dmf2_3, bitmod4, adint4, afpq_e2m1.'
+    'de0_4, linear0_4, linear2_4, flint4, shift4, log4, ulog4, halving4, '
+    'power4_65, sulq4_50, fixed8_4, dmf2_3, bitmod4, adint4, afpq_e2m1.'
   )
 
 
@@ -185,6 +191,10 @@ def names() -> tuple[str, ...]:
     'flint5',
     'dynamic8',
     'udynamic8',
+    'dynamic4',
+    'de0_4',
+    'linear0_4',
+    'linear2_4',
     'shift2',
     'shift4',
     'log4',

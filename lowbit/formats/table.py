@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from lowbit.formats import base
+from lowbit.formats import base, search
 
-SELECTED = 5  # Levels of a search whose numbers are selected, not gathered.
+SELECTED = 5  # Up to here levels of a search are selected, not gathered.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Table(base.Format):
     v = base.to_float32(x)
     values = np.asarray(self.table, np.float32)
     v = xp.where(xp.isnan(v), values[np.abs(values).argmin()], v)
-    v = xp.clip(v, values[0], values[-1])
+    if rounding == 'stochastic':
+      v = xp.clip(v, values[0], values[-1])
     code, path = _search(v, self._edges(rounding))
     entry = _entry(row, code, path)
     if rounding != 'stochastic':
@@ -121,20 +122,25 @@ class Table(base.Format):
 
   def decode(self, codes):
     """See `base.Format.decode`."""
-    xp = base.namespace(codes)
-    table = xp.asarray(np.asarray(self.table, np.float32))
-    return xp.take(table, base.astype(codes, np.int32), axis=0)
+    # Codes beyond the table, which no `encode` returns, are its last value.
+    last = np.float32(self.table[-1])
+    values = np.full(2 ** (8 * self.code_dtype.itemsize), last, np.float32)
+    values[: len(self.table)] = self.table
+    return base.take(values, base.astype(codes, np.int32))
 
 
 def _search(v, edges: np.ndarray):
-  """How many of the ascending `edges` are at most the finite v, by halving.
+  """How many of the ascending `edges` are at most v, which is no NaN.
 
   Returns:
-    `(code, path)`: the number, int32, and the outcome of each comparison. A
-    search by selects and comparisons runs in vector registers.
+    `(code, path)`: the number, int32; and the outcome of each comparison of a
+    search by halving, which runs in vector registers, or None for a large
+    table, which is looked up.
   """
   xp = base.namespace(v)
   levels = len(edges).bit_length()
+  if levels > SELECTED:
+    return search.count(v, edges), None
   ends = np.full(2**levels - 1 - len(edges), np.inf, np.float32)
   edges = np.concatenate([edges, ends])
   code, path = xp.zeros(v.shape, np.int32), []
@@ -146,10 +152,10 @@ def _search(v, edges: np.ndarray):
 
 
 def _entry(row: np.ndarray, code, path):
-  """row[code], by the comparisons that led to the code."""
+  """row[code], by the comparisons that led to the code if they are known."""
   xp = base.namespace(code)
-  if len(path) > SELECTED:
-    return xp.take(xp.asarray(row), code, mode='clip')
+  if path is None:
+    return base.take(row, code)
   last = np.full(2 ** len(path) - len(row), row[-1])
   nodes = [*row, *last]
   for is_upper in reversed(path):

@@ -59,12 +59,23 @@ def divide(x: jax.Array, by) -> jax.Array:
 
 def absmax(x: jax.Array, axes: Axes) -> jax.Array:
   """The largest magnitude of each block, `axes` kept; NaN where one is."""
-  return jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
+  top = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
+  return top + _poison(x, axes)
+
+
+def _poison(x: jax.Array, axes: Axes) -> jax.Array:
+  """0 for each block, or NaN where it holds a NaN or an infinity.
+
+  XLA's maximum over the rows of a large array loses NaN on a CPU (jax 0.10);
+  its sum does not.
+  """
+  return jnp.sum(x * 0.0, axis=axes, keepdims=True)
 
 
 def _range(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
   low = jnp.min(x, axis=axes, keepdims=True, initial=0.0)
-  return low, jnp.max(x, axis=axes, keepdims=True, initial=0.0)
+  high = jnp.max(x, axis=axes, keepdims=True, initial=0.0)
+  return low, high + _poison(x, axes)
 
 
 @dataclasses.dataclass(frozen=True)

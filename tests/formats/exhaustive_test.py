@@ -103,6 +103,40 @@ def test_the_printed_codebooks():
   np.testing.assert_allclose(min(v for v in signed if v > 0), 5.5e-7)
   np.testing.assert_allclose(unsigned[:3], (0, 3.25e-7, 7.75e-7), rtol=1e-6)
   np.testing.assert_allclose(unsigned[-2:], (0.9964844, 1), rtol=1e-6)
+  published = [0.0044, 0.04, 0.1111, 0.2178, 0.36, 0.5378, 0.7511, 1]
+  linear2 = [-1, *(-v for v in published[-2:0:-1]), 0, *published]
+  np.testing.assert_allclose(values('linear2_4'), linear2, atol=5e-5)
+  np.testing.assert_allclose(
+    values('linear2_3'),
+    (-1, -0.5102, -0.1837, 0, 0.0204, 0.1837, 0.5102, 1),
+    atol=5e-5,
+  )
+  assert values('linear0_4') == [k / 16 for k in range(1, 17)]
+  tree = [0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 0.8875]
+  want = [*(-v for v in tree[::-1]), 0, *tree, 1]
+  np.testing.assert_allclose(values('dynamic4'), want, rtol=1e-6)
+  np.testing.assert_allclose(
+    values('dynamic3'),
+    (-0.775, -0.325, -0.055, 0, 0.055, 0.325, 0.775, 1),
+    rtol=1e-6,
+  )
+  ninths = [0.15625, 0.26875, 0.38125, 0.49375, 0.60625, 0.71875, 0.83125]
+  tree = [0.00325, 0.00775, 0.02125, 0.04375, 0.06625, 0.08875, *ninths]
+  np.testing.assert_allclose(values('de0_4'), [*tree, 0.94375, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['dynamic8', 'udynamic8', 'log8', 'sulq8_50'])
+@pytest.mark.parametrize('rounding', ['nearest', 'floor'])
+def test_large_tables_find_the_code_of_every_float(name, rounding):
+  fmt = formats.get(name)
+  edges = fmt._edges(rounding)
+  near = [np.nextafter(edges, np.float32(s)) for s in (-np.inf, np.inf)]
+  random = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+  x = np.concatenate([edges, *near, random, random**9, np.float32([0.0, -0.0])])
+  x = x[(np.abs(x) >= 2.0**-126) | (x == 0)]
+  want = np.searchsorted(edges, x, side='right')
+  np.testing.assert_array_equal(fmt.encode(x, rounding), want)
+  np.testing.assert_array_equal(fmt.encode(jnp.asarray(x), rounding), want)
 
 
 def test_fixed_point_is_an_integer_with_a_point():

@@ -234,6 +234,15 @@ def test_0d_arrays_are_one_block(spec):
     lb.pack(lb.quantize(jnp.float32(3.0), spec))
 
 
+def test_a_large_array_does_not_lose_a_nan():
+  # XLA's maximum over long rows of a large array does, on a CPU.
+  x = jnp.ones((256, 256)).at[3, 70].set(jnp.nan)
+  for spec in ('int8@g64', 'int8z@channel', 'mxfp4'):
+    y = np.asarray(lb.fake_quantize(x, spec))
+    assert np.isnan(y[3, 70]), spec
+    assert np.isfinite(y[4]).all()
+
+
 @pytest.mark.parametrize('spec', [s for s in SPECS if s != 'bf16'])
 @pytest.mark.parametrize('bad', [jnp.nan, jnp.inf, -jnp.inf])
 def test_nan_and_inf_take_their_block_along(spec, bad):
