@@ -45,8 +45,10 @@ def rows(settings: timing.Settings) -> Iterator[dict]:
 
   Keys: `milliseconds`; `times_double`, the time as a multiple of that of
   `x * 2` in the same dtype; `times_qwix`, how many times as fast as qwix, or
-  why that is not known; `bytes_accessed`, by XLA's cost analysis, as a multiple
-  of x; `passes`, the steps of the program that touch arrays of the size of x.
+  why that is not known, and `cpu_times_qwix`, the same by the processor time of
+  all threads (of the host, if there is an accelerator); `bytes_accessed`, by
+  XLA's cost analysis, as a multiple of x; `passes`, the steps of the program
+  that touch arrays of the size of x.
   """
   shape = (settings.size, settings.size)
   for dtype in ('float32', 'bfloat16'):
@@ -110,13 +112,13 @@ def _measured(own, other, double, repeats) -> dict:
   if not isinstance(other, str):
     programs['qwix'] = other
   seconds = timing.best_seconds(programs, repeats)
-  size = double.args[0].nbytes
+  mine, size = seconds['own'], double.args[0].nbytes
+  theirs = seconds.get('qwix')
   return {
-    'milliseconds': seconds['own'] * 1e3,
-    'times_double': seconds['own'] / seconds['double'],
-    'times_qwix': (
-      seconds['qwix'] / seconds['own'] if 'qwix' in seconds else other
-    ),
+    'milliseconds': mine.wall * 1e3,
+    'times_double': mine.wall / seconds['double'].wall,
+    'times_qwix': theirs.wall / mine.wall if theirs else other,
+    'cpu_times_qwix': theirs.cpu / mine.cpu if theirs else other,
     'bytes_accessed': own.bytes_accessed and own.bytes_accessed / size,
     'passes': own.passes,
   }

@@ -10,7 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -66,9 +66,16 @@ def compile(function: Callable, *args) -> Program:
   return Program(jax.jit(function).lower(*args).compile(), args)
 
 
+class Seconds(NamedTuple):
+  """The least of several runs, by each clock."""
+
+  wall: float
+  cpu: float  # Of all threads of this process: other work disturbs it less.
+
+
 def best_seconds(
   programs: Mapping[str, Callable[[], Any]], repeats: int
-) -> dict[str, float]:
+) -> dict[str, Seconds]:
   """The least seconds of each program, run in turns, once untimed.
 
   Args:
@@ -82,12 +89,13 @@ def best_seconds(
     raise ValueError(f'`repeats` must be positive, got {repeats}.')
   for program in programs.values():
     program()
-  best = dict.fromkeys(programs, math.inf)
+  best = dict.fromkeys(programs, Seconds(math.inf, math.inf))
   for _ in range(repeats):
     for name, program in programs.items():
-      start = time.perf_counter()
+      wall, cpu = time.perf_counter(), time.process_time()
       program()
-      best[name] = min(best[name], time.perf_counter() - start)
+      spent = time.perf_counter() - wall, time.process_time() - cpu
+      best[name] = Seconds(*map(min, best[name], spent))
   return best
 
 

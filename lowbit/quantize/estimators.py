@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lowbit.quantize import qtensor
+from lowbit.quantize import fused, qtensor
 from lowbit.quantize import spec as spec_lib
 
 Estimator = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -66,5 +66,5 @@ def fake_quantize(
   qtensor.check_float(x)
   asks = estimator is not straight_through
   constant = jax.lax.stop_gradient(x)
-  y, inside = qtensor.round_trip(constant, spec, axis, key, asks)
+  y, inside = fused.round_trip(constant, spec, axis, key, asks)
   return estimator(x, y, inside)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
-from lowbit.quantize import blocking, qtensor
+from lowbit.quantize import blocking, fused, qtensor
 from lowbit.quantize import spec as spec_lib
 
 _DTYPES = (np.int32, np.int32, np.float32, np.float32, np.bool_, np.float32)
@@ -74,6 +74,6 @@ def _sweep(x, numbers, common, axis, blocks):
   def one(*numbers):
     fmt = formats.GridFormat(formats.FloatGrid(*numbers))
     spec = dataclasses.replace(common, format=fmt)
-    return qtensor.through(x, None, spec, axis, blocks)[0]
+    return fused.through(x, None, spec, axis, blocks)[0]
 
   return jax.vmap(one)(*numbers)

@@ -111,7 +111,7 @@ def quantize(
   """
   spec = spec_lib.Spec.parse(spec)
   check_float(x)
-  _check_key(spec.rounding, key)
+  check_key(spec.rounding, key)
   axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
   blocks = blocks_of(x.shape, spec, axis)
   return _quantize(jnp.asarray(x), key, spec, axis, blocks)
@@ -120,13 +120,13 @@ def quantize(
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _quantize(x, key, spec, axis, blocks) -> QTensor:
   xb = blocks.split(x.astype(jnp.float32))
-  scale, zero, side = _fit(xb, spec, blocks, axis, _store_scale)
+  scale, zero, side = fit(xb, spec, blocks, axis, _store_scale)
   like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
-  xb = blocks.split(_elements(x))
+  xb = blocks.split(elements(x))
   return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
 
 
-def _elements(x):
+def elements(x):
   """`x` as float32, for a pass over its elements.
 
   Where a scale rule reads the same array, XLA for CPUs would convert bfloat16
@@ -149,7 +149,7 @@ def quantize_with(
   """
   check_qtensor(like, 'like')
   check_float(x)
-  _check_key(like.spec.rounding, key)
+  check_key(like.spec.rounding, key)
   if x.shape != like.shape:
     raise ValueError(
       f'`x` of shape {x.shape} must have the shape of `like`, {like.shape}. '
@@ -165,10 +165,10 @@ def _quantize_with(x, like, key, blocks) -> QTensor:
   return dataclasses.replace(like, codes=_encode(xb, like, blocks, key))
 
 
-def _fit(xb, spec, blocks, axis, store):
+def fit(xb, spec, blocks, axis, store):
   """Scale, zero point and side data of blocks, all of `blocks.grid`.
 
-  Scales go through `store`: `_store_scale`, or `_round_scale`.
+  Scales go through `store`: `_store_scale`, or what decodes again.
   """
   fmt, rule, axes = spec.format, spec.scale, blocks.axes
   shaped = lambda a: a.reshape(blocks.grid)
@@ -237,11 +237,11 @@ def _index(q: QTensor, blocks):
 
 
 def _encode(xb, like, blocks, key):
-  y = _scaled(xb, like, blocks)
-  return blocks.merge(_place(sides.encode, y, like, blocks, key))
+  y = scaled(xb, like, blocks)
+  return blocks.merge(place(sides.encode, y, like, blocks, key))
 
 
-def _scaled(xb, like, blocks):
+def scaled(xb, like, blocks):
   """Blocks in units of their steps, moved by their zero points."""
   step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
@@ -253,14 +253,15 @@ def _scaled(xb, like, blocks):
   return y + blocks.spread(like.zero.astype(jnp.float32))
 
 
-def _place(onto, y, like, blocks, key):
+def place(onto, y, like, blocks, key):
   """Scaled blocks onto the format, by `sides.encode` or `sides.round`."""
   spec = like.spec
   draw = None if key is None else noise.uniform(key, y.shape)
   return onto(y, spec.format, _index(like, blocks), spec.rounding, draw)
 
 
-def _check_key(rounding: str, key) -> None:
+def check_key(rounding: str, key) -> None:
+  """Raises unless a key comes with stochastic rounding, and only with it."""
   if (rounding == 'stochastic') != (key is not None):
     raise ValueError(
       "`key` goes with rounding='stochastic', and only with it; got rounding="
@@ -326,77 +327,15 @@ def dequantize(q: QTensor, dtype=jnp.float32) -> jax.Array:
   blocks = _blocks(q)
   index = _index(q, blocks)
   values = sides.decode(blocks.split(q.codes), q.spec.format, index)
-  return _unscale(values, q, blocks).astype(dtype)
+  return unscale(values, q, blocks).astype(dtype)
 
 
-def _unscale(values, like, blocks):
+def unscale(values, like, blocks):
+  """The inverse of `scaled`, merged."""
   step = _steps(like, blocks, values < 0)
   if like.zero is not None:
     values = values - blocks.spread(like.zero.astype(jnp.float32))
   return blocks.merge(values * step)
-
-
-def round_trip(
-  x: jax.Array,
-  spec: spec_lib.Spec | str,
-  axis: int | tuple[int, ...] = -1,
-  key: jax.Array | None = None,
-  with_inside: bool = False,
-) -> tuple[jax.Array, jax.Array | None]:
-  """dequantize(quantize(x)) without the codes: one program, the same bits.
-
-  Args:
-    x, spec, axis, key: As for `quantize`.
-    with_inside: Whether to return the mask as well.
-
-  Returns:
-    `(y, inside)`: an array like `x`; and a mask of the elements that lay
-    between the ends of the format, or None.
-
-  Raises:
-    TypeError, ValueError: As `quantize`; and with the mask as `wide_scales`.
-  """
-  spec = spec_lib.Spec.parse(spec)
-  check_float(x)
-  _check_key(spec.rounding, key)
-  if with_inside:
-    _check_one_scale(spec.format)
-  axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
-  blocks = blocks_of(x.shape, spec, axis)
-  return _round_trip(jnp.asarray(x), key, spec, axis, blocks, with_inside)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _round_trip(x, key, spec, axis, blocks, with_inside):
-  return through(x, key, spec, axis, blocks, with_inside)
-
-
-def through(x, key, spec, axis, blocks, with_inside=False):
-  """`round_trip` as a part of another program; the format may be traced."""
-  xb = blocks.split(x.astype(jnp.float32))
-  scale, zero, side = _fit(xb, spec, blocks, axis, _round_scale)
-  like = QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
-  y = _scaled(blocks.split(_elements(x)), like, blocks)
-  values = _place(sides.round, y, like, blocks, key)
-  inside = _inside(y, like, blocks) if with_inside else None
-  return _unscale(values, like, blocks).astype(x.dtype), inside
-
-
-def _round_scale(scale, fmt, axis):
-  """What `_store_scale` stores, decoded."""
-  if fmt is None:
-    return scale
-  if isinstance(fmt, spec_lib.Spec):
-    return round_trip(scale, fmt, axis)[0]
-  return jnp.where(jnp.isnan(scale), jnp.nan, fmt.round(scale))
-
-
-def _inside(y, like, blocks):
-  if isinstance(like.spec.format, formats.Float32):
-    return jnp.ones(blocks.shape, bool)
-  low, high = like.spec.format.values()[[0, -1]]
-  slack = (high - low) * 1e-6  # The largest element, divided by its own scale.
-  return blocks.merge((y >= low - slack) & (y <= high + slack))
 
 
 def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
@@ -405,14 +344,15 @@ def wide_scales(q: QTensor) -> tuple[jax.Array, jax.Array | None]:
   Raises:
     ValueError: For a format with side data, whose elements need more.
   """
-  _check_one_scale(q.spec.format)
+  check_one_scale(q.spec.format)
   blocks = _blocks(q)
   ones = blocks.split(jnp.ones(q.shape, jnp.float32))
   wide = lambda s: blocks.merge(ones * blocks.spread(s.astype(jnp.float32)))
   return wide(scales_of(q)), None if q.zero is None else wide(q.zero)
 
 
-def _check_one_scale(fmt: formats.Format) -> None:
+def check_one_scale(fmt: formats.Format) -> None:
+  """Raises ValueError for formats with side data."""
   if isinstance(fmt, formats.SideFormat):
     raise ValueError(
       f'{fmt.name} has side data for each block; what asks for one scale an '

@@ -7,7 +7,7 @@ import pytest
 
 import lowbit as lb
 from lowbit.experiment import bench_quantize, timing
-from lowbit.quantize import qtensor
+from lowbit.quantize import fused, scales
 
 FORMATS = [n for n in lb.formats.names() if n != 'e8m0']
 
@@ -87,6 +87,8 @@ def test_one_pass_writes_and_one_reads_the_scales(case, dtype):
     f = lambda x, function=function: function(x, case, key=key)
     program = timing.compile(f, x)
     assert program.passes == 2
+    temporary = program.compiled.memory_analysis().temp_size_in_bytes
+    assert temporary < x.size  # A byte an element: scales in float32.
     large = sum(
       a.nbytes for a in jax.tree.leaves(program()) if a.size == x.size
     )
@@ -94,6 +96,32 @@ def test_one_pass_writes_and_one_reads_the_scales(case, dtype):
     # Scales are read and written by some steps: at most 1/16 of the elements.
     scales = lb.quantize.scales_of(lb.quantize(x, case, key=key)).nbytes
     assert 0 <= moved < 16 * scales + 4096
+
+
+@pytest.mark.parametrize(
+  ('shape', 'axes'),
+  [
+    ((4, 8, 16), (2,)),
+    ((4, 8, 128), (2,)),
+    ((3, 128, 5), (1,)),
+    ((2, 3, 97), (2,)),
+    ((2, 600), (1,)),
+    ((3, 16, 4, 16), (1, 3)),
+    ((2, 0), (1,)),
+    ((), ()),
+  ],
+)
+def test_magnitudes_as_integers(shape, axes):
+  x = np.array(jax.random.normal(jax.random.key(0), shape))
+  flat = x.reshape(-1)
+  flat[:1], flat[40:41], flat[130:131] = np.nan, -np.inf, -9
+  want = np.max(np.abs(x), axis=axes, keepdims=True, initial=0.0)
+  got = jax.jit(scales.absmax, static_argnums=1)(x, axes)
+  np.testing.assert_array_equal(got, want)
+  good = np.nan_to_num(x, nan=0.5, posinf=1, neginf=1)
+  slope = jax.grad(lambda x: scales.absmax(x, axes).sum())(good)
+  largest = np.abs(good) == np.max(np.abs(good), axes, keepdims=True, initial=0)
+  np.testing.assert_array_equal(slope, np.sign(good) * largest)
 
 
 def test_a_cast_is_one_pass():
@@ -117,13 +145,13 @@ def test_tables_gather_from_no_large_array(name):
 def test_inside_marks_what_did_not_saturate():
   spec = lb.Spec('int4', 'tensor', lb.quantize.Unit())
   x = jnp.asarray([-9.0, -7.0, 0.0, 6.9, 7.1, jnp.nan])
-  y, inside = qtensor.round_trip(x, spec, with_inside=True)
+  y, inside = fused.round_trip(x, spec, with_inside=True)
   np.testing.assert_array_equal(y, [-7, -7, 0, 7, 7, 0])
   np.testing.assert_array_equal(inside, [0, 1, 1, 1, 0, 0])
-  assert qtensor.round_trip(x, spec)[1] is None
+  assert fused.round_trip(x, spec)[1] is None
   x = jax.random.normal(jax.random.key(0), (40, 20))
   for spec in ('int4z@g8', 'nf4z@g8', 'int8@g8', 'e4m3@g8', 'nf4@g8'):
-    assert qtensor.round_trip(x, spec, with_inside=True)[1].all(), spec
+    assert fused.round_trip(x, spec, with_inside=True)[1].all(), spec
 
 
 def test_an_estimator_of_ones_own_sees_the_mask():
