@@ -5,6 +5,7 @@ the CUDA plugin run on any Linux x86-64 machine. What they accept is accepted on
 the target; how fast it runs there, they do not say.
 """
 
+import contextlib
 import dataclasses
 import functools
 
@@ -66,6 +67,7 @@ class Target:
   platform: str  # 'tpu' or 'cuda'.
   topology: str
   config: str = ''
+  kind: str = ''  # `device_kind` of a GPU.
 
   @functools.cached_property
   def devices(self) -> list[jax.Device]:
@@ -99,8 +101,8 @@ TPUS = tuple(
   )
 )
 GPUS = (
-  Target('h100', 'cuda', '1x1x1', H100),
-  Target('b200', 'cuda', '1x1x1', B200),
+  Target('h100', 'cuda', '1x1x1', H100, 'NVIDIA H100 80GB HBM3'),
+  Target('b200', 'cuda', '1x1x1', B200, 'NVIDIA B200'),
 )
 NAMED = {t.name: t for t in (*TPUS, *GPUS)}
 
@@ -123,11 +125,37 @@ def compile(function, target: Target, *args, sharding=None):
     kept = getattr(a, 'sharding', None) or sharding
     return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=kept)
 
-  args = jax.tree.map(place, args)
-  lowered = (
-    jax.jit(function).trace(*args).lower(lowering_platforms=(target.platform,))
+  return lower(function, target, *jax.tree.map(place, args)).compile()
+
+
+def lower(function, target: Target, *args):
+  """Traces and lowers `function` for a target; needs none of its compilers.
+
+  Args:
+    function: Of arrays and pytrees of them.
+    target: What for.
+    *args: Pytrees of `jax.ShapeDtypeStruct`s.
+  """
+  with _standing_in(target):
+    traced = jax.jit(function).trace(*args)
+    return traced.lower(lowering_platforms=(target.platform,))
+
+
+@contextlib.contextmanager
+def _standing_in(target: Target):
+  """Triton asks which GPU it lowers for, in jax 0.11."""
+  if target.platform != 'cuda':
+    yield
+    return
+  device = jax.sharding.AbstractDevice(target.kind, None, 'cuda')
+  mesh = jax.sharding.AbstractMesh(
+    (1,),
+    ('target',),
+    axis_types=(jax.sharding.AxisType.Explicit,),
+    abstract_device=device,
   )
-  return lowered.compile()
+  with jax.sharding.use_abstract_mesh(mesh):
+    yield
 
 
 def size(tree) -> int:

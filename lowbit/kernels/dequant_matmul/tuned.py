@@ -80,7 +80,7 @@ def gpu(rows: int, itemsize: int, op: operands.Operands) -> GpuTiles:
   if found := GPU.get(_key(rows, op)):
     return found
   block_m = 16
-  while block_m < min(rows, 64):
+  while block_m < min(rows, 64 if itemsize <= 2 else 32):
     block_m *= 2
   # What is in flight must fit the shared memory, and on Blackwell the tensor
   # memory: ternary chunks are ten products long.
