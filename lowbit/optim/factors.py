@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lowbit import quantize
-from lowbit.optim import matrix
+from lowbit.optim import matrix, storage
 
 
 class Factor(Protocol):
@@ -122,8 +122,9 @@ class Eigen:
 
   def init(self, n):
     """See `Factor`."""
-    eye, ones = jnp.eye(n), jnp.ones((n,))
-    zeros = self.store(jnp.zeros((n, n)))
+    # Barriers, or XLA would encode constants to compile this.
+    eye, ones = jax.lax.optimization_barrier((jnp.eye(n), jnp.ones((n,))))
+    zeros = self.store(storage.zeros((n, n)))
     return EigenState(self.ridge * ones, self.store(eye), ones, zeros)
 
   def accumulate(self, state, m):

@@ -69,7 +69,7 @@ def init(moments: Moments, storage: storage_lib.Storage, params):
 
   def leaf(path, p):
     quantize.check_float(p, f'params{jax.tree_util.keystr(path)}')
-    zeros = jnp.zeros(p.shape, jnp.float32)
+    zeros = storage_lib.zeros(p.shape)
     if p.size < moments.min_size or is_kept(moments.keep, path):
       return zeros
     # Zeros round to zero, whatever the key.

@@ -141,6 +141,8 @@ def _store(key):
     at = None
     if moments_lib.is_random(kind):  # Zeros, at first, need no noise.
       at = jax.random.key(0) if key is None else jax.random.fold_in(key, i)
+    if key is None:  # Constants, which XLA would encode to compile `init`.
+      x = jax.lax.optimization_barrier(x)
     return kind.encode(x.astype(jnp.float32), at)
 
   return store

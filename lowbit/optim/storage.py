@@ -27,6 +27,11 @@ class Storage(Protocol):
     """Returns the array of this shape, float32."""
 
 
+def zeros(shape: tuple[int, ...]) -> jax.Array:
+  """float32 zeros that XLA does not know: it would encode them to compile."""
+  return jax.lax.optimization_barrier(jnp.zeros(shape, jnp.float32))
+
+
 @dataclasses.dataclass(frozen=True)
 class Flat:
   """Blocks of a row-major flattened tensor, one float32 scale each.

@@ -255,3 +255,11 @@ def test_a_state_of_another_storage_is_refused():
 def test_integer_parameters_are_named():
   with pytest.raises(TypeError, match='ids'):
     optim.adam8bit(1e-3).init({'ids': jnp.zeros(4, jnp.int32)})
+
+
+def test_init_is_not_left_to_the_compiler():
+  # Without a barrier XLA encodes millions of zeros while it compiles.
+  p = {'w': jnp.zeros((64, 64))}
+  for tx in (optim.adamw4bit(1e-3), optim.scale_by_shampoo(optim.Eigen())):
+    text = jax.jit(tx.init).lower(p).as_text()
+    assert 'optimization_barrier' in text
