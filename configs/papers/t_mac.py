@@ -57,8 +57,8 @@ def get_claim():
     recipe='kernels.lut_matmul',
     says='lookups in tables of four activations replace the products of b-bit '
     'weights, with work linear in b',
-    published='float tables exact; int8 tables 7.0e-5 / 2.4e-4 / 3.4e-4 at 4 / 2 '
-    '/ 1 bits (computed at K = 4096; not met here: the error is lower)',
+    published='float tables exact; int8 tables 7.0e-5 / 2.4e-4 / 3.4e-4 at 4, '
+    '2, 1 bits (computed at K = 4096; not met here: the error is lower)',
     ablation='without the half sum of activations',
     measure=measure,
     holds=lambda n: (
