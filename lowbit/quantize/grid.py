@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
-from lowbit.quantize import blocking, fused, qtensor
+from lowbit.quantize import blocking, fused, qtensor, scales
 from lowbit.quantize import spec as spec_lib
 
 _DTYPES = (np.int32, np.int32, np.float32, np.float32, np.bool_, np.float32)
@@ -60,6 +60,11 @@ def quantize_grid(
         '`specs` must share their block and scale, and round to nearest; '
         f'{spec} differs from {common}. Call once for each block and scale.'
       )
+  if isinstance(common.scale, scales.Entropy):
+    raise ValueError(
+      'The rule entropy counts the levels of each format, and is no part of a '
+      f'sweep; got {common}. Quantize each by `quantize`.'
+    )
   axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
   blocks = qtensor.blocks_of(x.shape, common, axis)
   grids = [dataclasses.astuple(spec.format.grid) for spec in parsed]

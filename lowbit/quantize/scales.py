@@ -144,6 +144,8 @@ class Unit:
 class Percentile:
   """The p-th percentile of |x| meets `fmt.max`; what lies above saturates.
 
+  The zeros that pad a ragged tail count as data, as they do in `Density`.
+
   Wu et al., Integer Quantization for Deep Learning Inference, 2020
   (arXiv:2004.09602) use p in {99.9, 99.99, 99.999, 99.9999}.
   """

@@ -5,6 +5,7 @@
   scale  := [<format> | '(' name ')'] ['-' rule] | rule
   rule   := absmax | mse | p<percent> | entropy | density | unit
             | floor | ceil | rceil | even | rne | bfp | pow2mse
+            | mse<steps>_<smallest>_<norm> | density<percent>
 
 'z' asks for a zero point, '!' refuses axes that groups do not divide. Examples:
 int4@g128, int4z@g64, e4m3@channel, e2m1@b32:e8m0-ceil, int8@tensor:p99.9,

@@ -84,3 +84,5 @@ def test_bad_input():
   for spec in ('e4m3@tensor:entropy', 'int4z@tensor:entropy'):
     with pytest.raises(ValueError, match='entropy counts|rules absmax'):
       lb.Spec.parse(spec)
+  with pytest.raises(ValueError, match='no part of a sweep'):
+    lb.quantize_grid(jnp.ones((2, 8)), ['int8@tensor:entropy'])
