@@ -3,8 +3,8 @@
 An MLP learns the embedded digits in 1000 steps at learning rate 1e-4, weights,
 gradients and moments in bfloat16. Measured: the share of the last updates that
 arrives (effective descent quality over |update|, of the sum of components), and
-the loss over that of float32 AdamW with the same data. Without second
-components about 90 % of the updates is rounded away.
+the loss over that of float32 AdamW with the same data. The ablation keeps one
+component of each.
 """
 
 import jax

@@ -41,7 +41,7 @@ def _stepper(tx, params, gradients) -> Callable[[], None]:
   def init(params):
     return tx.init(params)
 
-  def step(state, params):
+  def step(state, params, gradients):  # As an argument: no constant.
     updates, state = tx.update(gradients, state, params)
     return state, optax.apply_updates(params, updates)
 
@@ -49,7 +49,7 @@ def _stepper(tx, params, gradients) -> Callable[[], None]:
   held = [init(params), jax.tree.map(jnp.copy, params)]
 
   def run():
-    held[:] = step(*held)
+    held[:] = step(*held, gradients)
     jax.block_until_ready(held)
 
   return run
