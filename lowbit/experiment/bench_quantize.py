@@ -44,23 +44,24 @@ def rows(settings: timing.Settings) -> Iterator[dict]:
   """Yields one row a measurement, on matrices [size, size].
 
   Keys: `milliseconds`; `times_double`, the time as a multiple of that of
-  `x * 2` in the same dtype; `times_qwix`, how many times as fast as qwix, or
+  `x * 2` in float32; `times_qwix`, how many times as fast as qwix, or
   why that is not known, and `cpu_times_qwix`, the same by the processor time of
   all threads (of the host, if there is an accelerator); `bytes_accessed`, by
   XLA's cost analysis, as a multiple of x; `passes`, the steps of the program
   that touch arrays of the size of x.
   """
   shape = (settings.size, settings.size)
+  single = jax.random.normal(jax.random.key(0), shape)
+  double = timing.compile(lambda x: x * 2, single)
   for dtype in ('float32', 'bfloat16'):
-    x = jax.random.normal(jax.random.key(0), shape, dtype)
-    double = timing.compile(lambda x: x * 2, x)
+    x = single.astype(dtype)
     for case in filter(settings.wants, CASES):
       for what, own, other in _programs(case, x):
         yield {
           'case': case,
           'dtype': dtype,
           'what': what,
-          **_measured(own, other, double, settings.repeats),
+          **_measured(own, other, double, x.nbytes, settings.repeats),
         }
   if settings.wants('sweep'):
     yield sweep(embedded.load()[1])
@@ -107,13 +108,12 @@ def _both_ways(f):
   return forward_and_back
 
 
-def _measured(own, other, double, repeats) -> dict:
+def _measured(own, other, double, size, repeats) -> dict:
   programs = {'own': own, 'double': double}
   if not isinstance(other, str):
     programs['qwix'] = other
   seconds = timing.best_seconds(programs, repeats)
-  mine, size = seconds['own'], double.args[0].nbytes
-  theirs = seconds.get('qwix')
+  mine, theirs = seconds['own'], seconds.get('qwix')
   return {
     'milliseconds': mine.wall * 1e3,
     'times_double': mine.wall / seconds['double'].wall,

@@ -69,10 +69,9 @@ def test_no_codes_and_the_same_bits_everywhere(spec):
     check_round_trip(spec)
 
 
+QUICK = ('int8@channel', 'mxfp4', 'nvfp4', 'mxfp4~stochastic')
 CASES = [
-  pytest.param(
-    case, marks=() if case in FAST or 'mxfp4' in case else pytest.mark.slow
-  )
+  pytest.param(case, marks=() if case in QUICK else pytest.mark.slow)
   for case in bench_quantize.CASES
 ]
 
