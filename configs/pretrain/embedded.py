@@ -2,15 +2,13 @@
 
 Run:     python scripts/train.py --config=configs/pretrain/embedded.py \
              --out=results/embedded
-then:    python scripts/train.py --config=configs/pretrain/embedded.py:second \
-             --out=results/embedded_second
 """
 
 import ml_collections
 
 
-def get_config(stage: str = 'first') -> ml_collections.ConfigDict:
-  config = ml_collections.ConfigDict(
+def get_config() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(
     dict(
       seed=0,
       start='',  # Weights to go on from; empty for random ones.
@@ -38,11 +36,3 @@ def get_config(stage: str = 'first') -> ml_collections.ConfigDict:
       evaluate_every=100,
     )
   )
-  if stage == 'second':  # Goes on, with other windows of the same text.
-    config.seed = 1
-    config.start = 'results/embedded/decoder.safetensors'
-    config.steps = 5000
-    config.learning_rate = 1.5e-3
-  elif stage != 'first':
-    raise ValueError(f"`stage` must be 'first' or 'second', got {stage!r}.")
-  return config

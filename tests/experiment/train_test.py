@@ -10,7 +10,9 @@ import ml_collections
 import numpy as np
 import pytest
 
+from lowbit.data import embedded
 from lowbit.experiment import train
+from lowbit.models import decoder
 
 
 def config(path, **changes):
@@ -121,3 +123,21 @@ def test_the_script_goes_on_from_its_last_checkpoint(tmp_path):
   rows = (tmp_path / 'out' / 'curve.jsonl').read_text().splitlines()
   assert [json.loads(row)['step'] for row in rows] == [2, 4, 6]
   assert (tmp_path / 'out' / 'decoder.safetensors').exists()
+
+
+def test_a_run_goes_on_from_given_weights(tmp_path):
+  text = tmp_path / 'text.txt'
+  text.write_text('to be or not to be. ' * 2000)
+  keep = []
+  first = train.run(config(text), keep.append, lambda s: s, lambda row: None)
+  sizes = dict(config(text).model)
+  embedded.save(tmp_path / 'w.safetensors', first.params, sizes)
+  again = config(text, start=str(tmp_path / 'w.safetensors'))
+  model = decoder.Decoder(decoder.DecoderConfig(**again.model))
+  state = train.init(again, model)
+  chex.assert_trees_all_close(state.params, first.params, rtol=1e-2)
+  assert int(state.step) == 0
+  again.model.width = 32
+  model = decoder.Decoder(decoder.DecoderConfig(**again.model))
+  with pytest.raises(ValueError, match='`start`'):
+    train.init(again, model)
