@@ -376,6 +376,8 @@ def test_traced_grid_equals_every_format_in_one_program():
   for name in GRIDS:
     fmt = formats.get(name)
     grid = fmt.grid
+    if grid.min != -grid.max:  # A sweep's, in tests/quantize/sweep_test.py.
+      continue
     got = traced(
       jnp.asarray(x),
       jnp.int32(grid.mantissa_bits),
