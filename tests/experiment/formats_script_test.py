@@ -30,6 +30,13 @@ def rows(path):
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def messages(done):
+  """Lines on stderr, but for those of the CUDA plugin where there is no GPU."""
+  plugin = ('cudart_stub', 'absl::InitializeLog')
+  lines = done.stderr.splitlines()
+  return [line for line in lines if not any(word in line for word in plugin)]
+
+
 def test_tables_pictures_and_rows_of_ones_own_weights(tmp_path):
   w = np.asarray(jax.random.normal(jax.random.key(0), (16, 64)))
   np.save(tmp_path / 'w.npy', w)
@@ -42,7 +49,7 @@ def test_tables_pictures_and_rows_of_ones_own_weights(tmp_path):
   )
   first = run(out, *flags)
   assert first.returncode == 0, first.stderr
-  assert first.stderr == ''
+  assert messages(first) == []
   for text in ('SQNR (dB)', 'e2m1: 16 codes', 'bitmod3_-6', 'outlier channels'):
     assert text in first.stdout
   assert max(map(len, first.stdout.splitlines())) <= 100
@@ -76,7 +83,7 @@ def test_every_format(tmp_path):
   flags = ('--formats=all', f'--weights={tmp_path / "w.npy"}')
   done = run(tmp_path / 'out', *flags)
   assert done.returncode == 0, done.stderr
-  assert done.stderr == ''
+  assert messages(done) == []
   named = {r['name'] for r in rows(tmp_path / 'out/formats.jsonl')}
   usable = {n for n in lb.formats.names() if lb.formats.get(n).bits <= 16}
   assert named == usable
