@@ -12,7 +12,6 @@ is below the smallest normal float32, 2^-126, because XLA flushes subnormals.
 
 import dataclasses
 import functools
-import math
 import re
 from typing import Protocol
 
@@ -69,37 +68,72 @@ def absmax(x: jax.Array, axes: Axes) -> jax.Array:
 
 @absmax.defjvp
 def _absmax_jvp(axes, primals, tangents):
-  return jax.jvp(lambda x: _absmax(x, axes), primals, tangents)
+  _, slope = jax.jvp(lambda x: _absmax(x, axes), primals, tangents)
+  return absmax(*primals, axes), slope
 
 
 def _absmax(x, axes):
-  top = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
-  return top + _poison(x, axes)
-
-
-def _poison(x: jax.Array, axes: Axes) -> jax.Array:
-  """0 for each block, or NaN where it holds a NaN or an infinity.
-
-  XLA's maximum over the rows of a large array loses NaN on a CPU (jax 0.10);
-  its sum does not.
-  """
-  return jnp.sum(x * 0.0, axis=axes, keepdims=True)
+  return jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0.0)
 
 
 def _absmax_of_bits(x, axes):
   """Magnitudes as integers, which have the same order, NaN above all.
 
-  XLA for CPUs fuses a maximum of integers over at most 32 neighbours, and
-  writes |x| to memory for short blocks of floats and for long ones of integers.
+  XLA's maximum of floats in a large array loses NaN on a CPU (jax 0.10). That
+  of integers does not, and is one pass while no reduced axis is longer than 32;
+  beyond that XLA writes |x| to memory first.
   """
-  if math.prod(x.shape[a] for a in axes) > 256:
-    return _absmax(x, axes)
   bits = x.view(jnp.int32) & 0x7FFFFFFF
-  for a in axes:
-    while bits.shape[a] > 32 and bits.shape[a] % 2 == 0:
-      bits = jnp.maximum(*jnp.split(bits, 2, axis=a))
-  bits = jnp.max(bits, axis=axes, keepdims=True, initial=0)
-  return bits.view(jnp.float32)
+  kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+  if x.ndim - 1 in axes:
+    bits = _shortened(bits)
+    axes = (*axes, *range(x.ndim, bits.ndim))
+  elif any(x.shape[a] > 32 for a in axes):
+    few = _divisor(x.shape[axes[0]])
+    if len(axes) > 1 or few < 8:
+      return _absmax(x, axes) + _poison(x, axes)
+    bits = _in_two_steps(bits, *axes, few)
+  return jnp.max(bits, axis=axes, initial=0).view(jnp.float32).reshape(kept)
+
+
+def _divisor(n: int) -> int:
+  """The largest divisor of at most 32."""
+  return max(d for d in range(1, 33) if n % d == 0)
+
+
+def _shortened(bits):
+  """Maxima of the last axis, in one or two axes of at most 32 if it divides."""
+  n = bits.shape[-1]
+  if n > 256 and n % 256 == 0:
+    bits = bits.reshape(*bits.shape[:-1], n // 256, 256)
+  for _ in range(3):  # Slices of 256 in 8; XLA would copy more.
+    if bits.shape[-1] > 32 and bits.shape[-1] % 2 == 0:
+      bits = jnp.maximum(*jnp.split(bits, 2, axis=-1))
+  return bits
+
+
+def _in_two_steps(bits, axis, few):
+  """The maximum along an axis that is not the last, kept at length one.
+
+  First of `few` neighbours; then as a window, which XLA leaves a step of its
+  own (fused into the first, a second maximum makes both slow).
+  """
+  shape = bits.shape
+  count = shape[axis] // few
+  parts = (*shape[:axis], count, few, *shape[axis + 1 :])
+  tops = jnp.max(bits.reshape(parts), axis=axis + 1)
+  window = tuple(count if a == axis else 1 for a in range(len(shape)))
+  return jax.lax.reduce_window(
+    tops, np.int32(0), jax.lax.max, window, window, 'VALID'
+  )
+
+
+def _poison(x: jax.Array, axes: Axes) -> jax.Array:
+  """0 for each block, or NaN where it holds a NaN or an infinity.
+
+  For where a maximum of floats may lose NaN; a sum does not.
+  """
+  return jnp.sum(x * 0.0, axis=axes, keepdims=True)
 
 
 def _range(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:

@@ -79,20 +79,12 @@ CASES = [
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('case', CASES)
 def test_one_pass_writes_and_one_reads_the_scales(case, dtype):
-  """x is read for the scales and for the elements; the result is written.
-
-  Blocks of more than 256 elements are read again, to carry NaN, which XLA's
-  maximum loses on a CPU.
-  """
-  is_long = lb.Spec.parse(case).block == 'channel'
+  """x is read for the scales and for the elements; the result is written."""
   key = jax.random.key(0) if case.endswith('~stochastic') else None
   x = jax.random.normal(jax.random.key(1), (512, 512), dtype)
   for function in (lb.quantize, lb.fake_quantize):
     f = lambda x, function=function: function(x, case, key=key)
     program = timing.compile(f, x)
-    if is_long:
-      assert program.passes <= 5
-      continue
     assert program.passes == 2
     temporary = program.compiled.memory_analysis().temp_size_in_bytes
     assert temporary < x.size  # A byte an element: scales in float32.
@@ -105,6 +97,24 @@ def test_one_pass_writes_and_one_reads_the_scales(case, dtype):
     assert 0 <= moved < 16 * scales + 4096
 
 
+def test_groups_of_rows_are_two_passes_too():
+  """The kernels of Flax are [in, out], in groups along the first axis."""
+  x = jax.random.normal(jax.random.key(1), (2048, 64))
+  for spec in ('mxfp4', 'int4@g128', 'int8@channel'):
+    f = lambda x, spec=spec: lb.fake_quantize(x, spec, axis=0)
+    assert timing.compile(f, x).passes == 2
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize('spec', ['int4@g16', 'int4@g128', 'int4@channel'])
+def test_nan_reaches_its_block_in_large_arrays(spec, axis):
+  x = jnp.ones((2048, 2048)).at[1500, 300].set(jnp.nan)
+  y = np.asarray(lb.fake_quantize(x, spec, axis=axis))
+  size = {'g16': 16, 'g128': 128, 'channel': 2048}[spec.partition('@')[2]]
+  assert np.isnan(y).sum() == size
+  assert np.isnan(y[1500, 300])
+
+
 @pytest.mark.parametrize(
   ('shape', 'axes'),
   [
@@ -113,6 +123,12 @@ def test_one_pass_writes_and_one_reads_the_scales(case, dtype):
     ((3, 128, 5), (1,)),
     ((2, 3, 97), (2,)),
     ((2, 600), (1,)),
+    ((3, 4096), (0, 1)),
+    ((2048, 3), (0,)),
+    ((3, 64, 5), (1,)),
+    ((3, 100, 5), (1,)),
+    ((3, 37, 5), (1,)),
+    ((64, 3, 40, 5), (0, 2)),
     ((3, 16, 4, 16), (1, 3)),
     ((2, 0), (1,)),
     ((), ()),
