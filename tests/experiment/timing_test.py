@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -93,8 +94,9 @@ def test_sweep_times_both_ways():
 def test_the_script_prints_and_appends(tmp_path):
   command = [sys.executable, ROOT / 'scripts/bench.py', '--suite=quantize']
   arguments = ['--size=64', '--repeats=1', '--only=dint4', f'--out={tmp_path}']
+  wide = os.environ | {'COLUMNS': '200'}
   done = subprocess.run(
-    [*command, *arguments], capture_output=True, text=True, check=True
+    [*command, *arguments], capture_output=True, text=True, check=True, env=wide
   )
   assert 'dint4@g128' in done.stdout
   lines = (tmp_path / 'quantize.jsonl').read_text().splitlines()
