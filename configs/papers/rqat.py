@@ -30,7 +30,7 @@ def measure(seed, ablated):
     snapped = naive if ablated else stuck.snap(x, faults, BITS)
     held = stuck.apply_faults(snapped, faults, BITS)
     numbers[f'gain{rate}'] = error(naive) / error(snapped)
-    numbers[f'held{rate}'] = float(jnp.all(held == snapped))
+    numbers[f'held{rate}'] = float(jnp.all(held.astype(jnp.float32) == snapped))
   return numbers
 
 
