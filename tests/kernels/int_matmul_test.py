@@ -91,6 +91,14 @@ def test_scaled_sums_match_the_reference(implementation, dtype, x_spec, w_spec):
 
 
 @pytest.mark.parametrize('implementation', [*KERNELS, 'xla'])
+def test_zero_points_that_stay_packed_along_wide_rows(implementation):
+  x, w = operands(2, 256, 256, 'int8@token', 'int4z@g128')
+  dense = lb.dequantize(x) @ lb.dequantize(lb.unpack(w))
+  got = run(x, w, implementation, dtype='float32')
+  chex.assert_trees_all_close(got, dense, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('implementation', [*KERNELS, 'xla'])
 def test_per_channel_results_are_the_same_bits(implementation):
   x, w = operands(7, 700, 64, 'int8@token', 'int4@channel')
   want = run(x, w, 'reference')

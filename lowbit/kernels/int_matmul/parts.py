@@ -134,7 +134,7 @@ def _part(x, w) -> Part:
   x = quantize.unpack(x) if isinstance(x, quantize.PackedQTensor) else x
   _check_rows(x)
   _check_columns(w)
-  op = operands.take_apart(w)
+  op = operands.unpacked_zero(operands.take_apart(w))
   scale = operands.decode_scale(op.scale, op.scale_format)
   if op.tensor_scale is not None:
     scale = scale * op.tensor_scale
