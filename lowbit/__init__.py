@@ -8,7 +8,7 @@ packages that can be called (`packages.py`).
 import importlib
 
 from lowbit import formats, operators, quantize, solvers, transforms
-from lowbit.operators import matmul
+from lowbit.operators import conv, dot_general, einsum, matmul
 from lowbit.operators.base import bits_per_weight
 from lowbit.quantize import (
   PackedQTensor,
@@ -28,6 +28,7 @@ _LAZY = {
   'apply': 'lowbit.calibrate',
   'compare': 'lowbit.experiment.compare',
   'init_quantizers': 'lowbit.calibrate',
+  'nnx': 'lowbit.calibrate',
   'quantize_model': 'lowbit.calibrate',
   'Backward': 'lowbit.intercept',
   'Recipe': 'lowbit.intercept',
@@ -50,7 +51,10 @@ __all__ = [
   'bits',
   'bits_per_weight',
   'clipped',
+  'conv',
   'dequantize',
+  'dot_general',
+  'einsum',
   'fake_quantize',
   'formats',
   'matmul',

@@ -16,6 +16,10 @@ from lowbit.operators.nodes import (
   Split,
   Sum,
 )
+from lowbit.operators.products import (
+  conv_general_dilated as conv,
+)
+from lowbit.operators.products import dot_general, einsum
 
 __all__ = [
   'Coded',
@@ -32,7 +36,10 @@ __all__ = [
   'Sum',
   'as_operator',
   'bits',
+  'conv',
   'decode',
+  'dot_general',
+  'einsum',
   'matmul',
   'pack',
 ]
