@@ -1,6 +1,7 @@
 """Batches -> statistics, and params -> params with operator leaves."""
 
 from lowbit import packages
+from lowbit.calibrate import nnx
 from lowbit.calibrate.model import (
   apply,
   calibrate,
@@ -13,6 +14,7 @@ __all__ = [
   'apply',
   'calibrate',
   'init_quantizers',
+  'nnx',
   'quantize_model',
   'quantize_weight',
 ]

@@ -41,12 +41,21 @@ def _dense_general(module, x) -> Contraction:
 
 
 def _conv(module, x) -> Contraction:
-  ndim = len(module.kernel_size) + 2
+  return conv(len(module.kernel_size) + 2)
+
+
+def conv(ndim: int) -> Contraction:
+  """Of a kernel [*window, in, out] of `ndim` axes."""
   return Contraction('kernel', (-1,), tuple(range(-ndim, -1)), False)
 
 
 def _einsum(module, x) -> Contraction:
-  inputs, _, result = module.einsum_str.replace(' ', '').partition('->')
+  return einsum(module.einsum_str)
+
+
+def einsum(text: str) -> Contraction:
+  """Of an equation 'input,kernel->result'."""
+  inputs, _, result = text.replace(' ', '').partition('->')
   left, right = inputs.split(',')
   left = left.replace('...', '')
   summed = [c for c in right if c in left and c not in result]
