@@ -23,7 +23,8 @@ def calibrate(
   Args:
     model: A Linen model.
     params: Its params.
-    batches: Inputs of the model; at least one.
+    batches: Inputs of the model, at least one: arrays, tuples of arguments, or
+      dicts of arguments by name.
 
   Returns:
     Weight path -> `solvers.Statistics`.
@@ -70,13 +71,21 @@ def _recorder(model):
   if model not in _RECORDERS:
 
     def run(params, batch):
-      _, state = model.apply(
-        {'params': params}, batch, mutable=[intercept.STATISTICS]
-      )
+      _, state = _run(model, params, batch, mutable=[intercept.STATISTICS])
       return state.get(intercept.STATISTICS, {})
 
     _RECORDERS[model] = jax.jit(run)
   return _RECORDERS[model]
+
+
+def _run(model, params, batch, **options):
+  """model.apply on one batch: an array, a tuple, or arguments by name."""
+  variables = {'params': params}
+  if isinstance(batch, tuple):
+    return model.apply(variables, *batch, **options)
+  if isinstance(batch, Mapping):
+    return model.apply(variables, **batch, **options)
+  return model.apply(variables, batch, **options)
 
 
 def _missed(paths) -> str:
@@ -91,7 +100,7 @@ def _missed(paths) -> str:
 def _float_weights(model, params, batch) -> set[str]:
   """Paths of the float weights that the model multiplies with."""
   with intercept.intercept(None, 'serve'):
-    run = lambda params, batch: model.apply({'params': params}, batch)
+    run = lambda params, batch: _run(model, params, batch)
     found = intercept.matmuls(run, _arrays(params), batch)
   whole = lambda x: isinstance(x, operators.Operator | quantize.QTensor)
   leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=whole)
@@ -204,8 +213,8 @@ def quantize_model(
     model: A Linen model, unaware of quantization.
     params: Its float params.
     recipe: What to do with which weight.
-    batches: Model inputs for calibration; at least one is needed, if only for
-      its shape.
+    batches: Model inputs for calibration, as in `calibrate`; at least one is
+      needed, if only for its shape.
 
   Returns:
     Params with operators where `apply` (or mode 'serve') meets them.
@@ -223,7 +232,7 @@ def quantize_model(
     )
   params = _arrays(params)
   _check_finite(params)
-  met = _met(model, params, batches[0])
+  met = _met(lambda p, b: _run(model, p, b), params, batches[0])
   missed = _float_weights(model, params, batches[0]) - set(met)
   if missed:
     raise ValueError(_missed(missed))
@@ -246,7 +255,7 @@ def quantize_model(
   return structure.replace(params, leaves)
 
 
-def _met(model, params, *args, **kwargs) -> dict[str, tuple[int, ...]]:
+def _met(run, params, *args) -> dict[str, tuple[int, ...]]:
   """Contracted axes of every weight that the interceptor meets."""
   met = {}
 
@@ -255,9 +264,12 @@ def _met(model, params, *args, **kwargs) -> dict[str, tuple[int, ...]]:
     return intercept.serve(call)
 
   with intercept.handling(handler):
-    run = lambda p, *a: model.apply({'params': p}, *a, **kwargs)
     jax.eval_shape(run, params, *args)
   return met
+
+
+def _application(model, kwargs):
+  return lambda params, *args: model.apply({'params': params}, *args, **kwargs)
 
 
 def _sequential(model, params, chosen, batches, met) -> dict:
@@ -286,9 +298,9 @@ def _sequential(model, params, chosen, batches, met) -> dict:
     leaf = leaves.get(call.path, call.weight)
     return intercept.serve(dataclasses.replace(call, weight=leaf))
 
-  inputs = jnp.concatenate([jnp.asarray(b) for b in batches])
+  inputs = jax.tree.map(lambda *xs: jnp.concatenate(xs), *batches)
   with intercept.handling(handler):
-    model.apply({'params': params}, inputs)
+    _run(model, params, inputs)
   return structure.replace(params, leaves)
 
 
@@ -311,7 +323,7 @@ def init_quantizers(
     A tree like `params`, for the `quantizers` of `apply`; it trains beside the
     params under any optimizer (static scales get gradients of zero).
   """
-  recipe.match(_met(model, params, *args, **kwargs))
+  recipe.match(_met(_application(model, kwargs), params, *args))
 
   def run(params, *args):
     with intercept.handling(intercept.initialize(recipe)):
@@ -353,7 +365,7 @@ def apply(
   mode = 'serve' if recipe is None else 'simulate'
   everything = {**(variables or {}), 'params': params}
   if recipe is not None:
-    recipe.match(_met(model, params, *args, **kwargs))
+    recipe.match(_met(_application(model, kwargs), params, *args))
   if quantizers is not None:
     everything[intercept.QUANTIZERS] = quantizers
   with intercept.intercept(recipe, mode, step):
