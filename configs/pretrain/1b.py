@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
       mesh=dict(data=-1, model=4),
       data=dict(path='', extra=''),
       sequence=4096,
-      batch=256,  # 2^20 tokens a step.
+      batch=128,  # 2^19 tokens a step.
       steps=30000,
       warmup=1000,
       decay_steps=6000,

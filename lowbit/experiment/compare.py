@@ -97,7 +97,7 @@ def compare(
   if not specs:
     raise ValueError('`specs` is empty. Give at least one, such as mxfp4.')
   tensors, left_out = _tensors(w)
-  axes = {name: _axis(name, axis) for name in tensors}
+  axes = {name: contraction_axis(name, axis) for name in tensors}
   for spec in specs:
     _check_fit(tensors, spec, axes)
   limit = errors.magnitude(tensors)
@@ -146,7 +146,8 @@ def _is_matrix(x) -> bool:
   return is_float and np.ndim(x) >= 2 and np.size(x) > 0
 
 
-def _axis(name: str, axis: int | None) -> int:
+def contraction_axis(name: str, axis: int | None) -> int:
+  """`axis` if there is one; else -2 for a path that ends in kernel, or -1."""
   if axis is not None:
     return axis
   return -2 if name.split('/')[-1] == 'kernel' else -1
