@@ -42,7 +42,7 @@ def main(argv):
       live.refresh()
       if not console.is_terminal and status.state == 'finished':
         text = ' '.join(sweep_view.line(status))
-        console.print(f'{text}; {view.left()} left')
+        console.print(f'{text}; {view.left()}')
 
     rows = sweep.run(show)
   diverged = sum(row['status'] == 'diverged' for row in rows)

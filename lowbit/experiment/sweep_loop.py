@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lowbit.data import text
@@ -127,6 +128,8 @@ class Sweep:
     if states is None:
       states = sweep_program.init(program, members)
     else:
+      # Arrays of a checkpoint are bound to a device, and would be a new case.
+      states = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), states)
       status.done = int(states.step[0])
       self.report(
         f'{len(group.runs)} runs of {group.model} go on from step '

@@ -28,7 +28,7 @@ class View:
       'runs',
       'step',
       'nats',
-      title=f'{done} of {total} runs finished; {self.left()} left',
+      title=f'{done} of {total} runs finished; {self.left()}',
     )
     out.add_column('', min_width=20)
     for status in statuses:
@@ -44,12 +44,12 @@ class View:
       self.before = done
     fresh = done - self.before
     if whole == done:
-      return '0:00'
+      return 'nothing is left'
     if not fresh:
-      return 'time unknown'
+      return 'time left unknown'
     seconds = (whole - done) / fresh * (time.monotonic() - self.begun)
     minutes, seconds = divmod(round(seconds), 60)
-    return f'{minutes // 60}:{minutes % 60:02d}:{seconds:02d}'
+    return f'{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left'
 
 
 def line(status: sweep_loop.Status) -> Sequence[str]:

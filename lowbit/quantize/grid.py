@@ -27,15 +27,15 @@ def layout(spec: spec_lib.Spec | str) -> spec_lib.Spec:
   """
   spec = spec_lib.Spec.parse(spec)
   fmt = spec.format
-  if fmt.grid is None or not getattr(fmt, 'saturate', True):
-    raise ValueError(
-      f'{fmt.name} is not a float grid that saturates. Quantize it by '
-      '`quantize`.'
-    )
   if spec.rounding != 'nearest' or spec.zero_point:
     raise ValueError(
       f'The format of {spec} cannot be data: specs of a sweep must share their '
       'block and scale, have no zero point, and round to nearest.'
+    )
+  if fmt.grid is None or not getattr(fmt, 'saturate', True):
+    raise ValueError(
+      f'{fmt.name} is not a float grid that saturates. Quantize it by '
+      '`quantize`.'
     )
   if isinstance(spec.scale, scales.Entropy):
     raise ValueError(
@@ -133,6 +133,7 @@ def _sweep(x, numbers, common, axis, blocks):
   return jax.vmap(one)(*numbers)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _one(x, numbers, common, axis, blocks):
   fmt = formats.GridFormat(formats.FloatGrid(*numbers))
   spec = dataclasses.replace(common, format=fmt)
