@@ -126,7 +126,7 @@ def inference(bits: tuple[int, ...] = (3, 4, 5, 6, 7, 8)) -> Law:
   """
 
   def value(c, x):
-    level = sum(c[f'k{k}'] * (x['bits'] == k) for k in bits)
+    level = sum(jnp.where(x['bits'] == k, c[f'k{k}'], 0.0) for k in bits)
     return level - c['slope'] * (jnp.log2(x['total_bits']) - 20)
 
   return Law(
