@@ -40,14 +40,14 @@ def check_writable(folder: str | os.PathLike) -> pathlib.Path:
   return path
 
 
-def _plain(value):
-  """NaN and Inf are no JSON: null."""
+def plain(value):
+  """A value as JSON gives it back: tuples are lists, NaN and Inf null."""
   if isinstance(value, float) and not math.isfinite(value):
     return None
   if isinstance(value, Mapping):
-    return {k: _plain(v) for k, v in value.items()}
+    return {k: plain(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
-    return [_plain(v) for v in value]
+    return [plain(v) for v in value]
   return value
 
 
@@ -57,27 +57,36 @@ def append(path: str | os.PathLike, row: Mapping) -> None:
   A loss that is not finite is written as null, with status 'diverged'. A last
   line that a killed process left unfinished is set aside first.
   """
+  append_all(path, [row])
+
+
+def append_all(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
+  """`append` of rows that belong together, still by one write."""
+  text = ''.join(map(_line, rows))
+  path = pathlib.Path(path)
+  _close_last_line(path)
+  handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+  try:
+    os.write(handle, text.encode())
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+def _line(row: Mapping) -> str:
   row = dict(row)
   bad = [
     v for v in row.values() if isinstance(v, float) and not math.isfinite(v)
   ]
   if bad and row.get('status', 'ok') == 'ok':
     row['status'] = 'diverged'
-  path = pathlib.Path(path)
-  _close_last_line(path)
-  line = json.dumps(_plain(row), allow_nan=False) + '\n'
-  handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-  try:
-    os.write(handle, line.encode())
-    os.fsync(handle)
-  finally:
-    os.close(handle)
+  return json.dumps(plain(row), allow_nan=False) + '\n'
 
 
 def append_new(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
   """Appends the rows that the file does not have; NaN and Inf become null."""
   known = read(path)
-  for row in map(_plain, rows):
+  for row in map(plain, rows):
     if row not in known:
       append(path, row)
 

@@ -8,10 +8,77 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
-from lowbit.quantize import blocking, fused, qtensor, scales
+from lowbit.quantize import blocking, estimators, fused, qtensor, scales
 from lowbit.quantize import spec as spec_lib
 
 _DTYPES = (np.int32, np.int32, np.float32, np.float32, np.bool_, np.float32)
+
+
+def layout(spec: spec_lib.Spec | str) -> spec_lib.Spec:
+  """What of a spec is static when its format is data: all but the format.
+
+  Returns:
+    The spec with the format int8, whatever it was, so that two specs have one
+    layout exactly if they can share a program.
+
+  Raises:
+    ValueError: If the format is no float grid that saturates, or the spec has
+      more than a symmetric scale and nearest rounding.
+  """
+  spec = spec_lib.Spec.parse(spec)
+  fmt = spec.format
+  if spec.rounding != 'nearest' or spec.zero_point:
+    raise ValueError(
+      f'The format of {spec} cannot be data: specs of a sweep must share their '
+      'block and scale, have no zero point, and round to nearest.'
+    )
+  if fmt.grid is None or not getattr(fmt, 'saturate', True):
+    raise ValueError(
+      f'{fmt.name} is not a float grid that saturates. Quantize it by '
+      '`quantize`.'
+    )
+  if isinstance(spec.scale, scales.Entropy):
+    raise ValueError(
+      'The rule entropy counts the levels of each format, and is no part of a '
+      f'sweep; got {spec}. Quantize each by `quantize`.'
+    )
+  return dataclasses.replace(spec, format=formats.Integer(8))
+
+
+def numbers_of(spec: spec_lib.Spec | str) -> tuple[np.ndarray, ...]:
+  """The numbers of a spec's format, to be traced: scalars, as in `FloatGrid`.
+
+  Raises:
+    ValueError: If the format has none.
+  """
+  layout(spec)
+  grid = dataclasses.astuple(spec_lib.Spec.parse(spec).format.grid)
+  return tuple(np.asarray(n, t) for n, t in zip(grid, _DTYPES))
+
+
+def fake_quantize_as(
+  x: jax.Array,
+  numbers: tuple[jax.Array, ...],
+  layout: spec_lib.Spec,
+  axis: int | tuple[int, ...] = -1,
+) -> jax.Array:
+  """`fake_quantize` in a format that is data, with dy/dx = 1.
+
+  Args:
+    x: Float array.
+    numbers: From `numbers_of`; may be traced.
+    layout: From `layout` of the same spec.
+    axis: The contraction axis or axes.
+
+  Returns:
+    An array like `x`, as `fake_quantize` gives it for the spec, bit for bit.
+  """
+  qtensor.check_float(x)
+  axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
+  blocks = qtensor.blocks_of(x.shape, layout, axis)
+  constant = jax.lax.stop_gradient(x)
+  y = _one(constant, numbers, layout, axis, blocks)
+  return estimators.straight_through(x, y, None)
 
 
 def quantize_grid(
@@ -46,39 +113,28 @@ def quantize_grid(
   parsed = [spec_lib.Spec.parse(s) for s in specs]
   if not parsed:
     raise ValueError('`specs` is empty. Give at least one, such as int4@g64.')
-  common = parsed[0]
+  common = layout(parsed[0])
   for spec in parsed:
-    if spec.format.grid is None or not getattr(spec.format, 'saturate', True):
-      raise ValueError(
-        f'{spec.format.name} is not a float grid that saturates. Quantize it '
-        'by `quantize`.'
-      )
-    if spec.rounding != 'nearest' or (
-      dataclasses.replace(common, format=spec.format) != spec
-    ):
+    if layout(spec) != common:
       raise ValueError(
         '`specs` must share their block and scale, and round to nearest; '
-        f'{spec} differs from {common}. Call once for each block and scale.'
+        f'{spec} differs from {parsed[0]}. Call once for each block and scale.'
       )
-  if isinstance(common.scale, scales.Entropy):
-    raise ValueError(
-      'The rule entropy counts the levels of each format, and is no part of a '
-      f'sweep; got {common}. Quantize each by `quantize`.'
-    )
   axis = blocking.normalize_axis(axis, x.ndim) if x.ndim else ()
   blocks = qtensor.blocks_of(x.shape, common, axis)
-  grids = [dataclasses.astuple(spec.format.grid) for spec in parsed]
-  numbers = [np.asarray(n, t) for n, t in zip(zip(*grids), _DTYPES)]
-  # The first format must not decide which program this is.
-  common = dataclasses.replace(common, format=formats.Integer(8))
+  grids = [numbers_of(spec) for spec in parsed]
+  numbers = [np.stack(column) for column in zip(*grids)]
   return _sweep(jnp.asarray(x), numbers, common, axis, blocks)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _sweep(x, numbers, common, axis, blocks):
-  def one(*numbers):
-    fmt = formats.GridFormat(formats.FloatGrid(*numbers))
-    spec = dataclasses.replace(common, format=fmt)
-    return fused.through(x, None, spec, axis, blocks)[0]
-
+  one = lambda *numbers: _one(x, numbers, common, axis, blocks)
   return jax.vmap(one)(*numbers)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _one(x, numbers, common, axis, blocks):
+  fmt = formats.GridFormat(formats.FloatGrid(*numbers))
+  spec = dataclasses.replace(common, format=fmt)
+  return fused.through(x, None, spec, axis, blocks)[0]
