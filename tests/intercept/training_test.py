@@ -252,7 +252,22 @@ def test_progressive_formats_and_ramps_follow_the_step():
   [
     (lambda: quantize.Progressive(((5, None),)), 'begin at step 0'),
     (lambda: quantize.Progressive(((0, None), (0, 'int8'))), 'rise'),
+    (
+      lambda: quantize.Progressive(((0, None), (20, 'int8'), (10, 'int4'))),
+      r'`stages`.*rise; got steps \[0, 20, 10\]. Sort',
+    ),
+    (lambda: quantize.Progressive(()), r'begin at step 0.*\[\]'),
     (lambda: quantize.Ramp(5, 5), 'begin < end'),
+    (lambda: quantize.Ramp(9, 5), 'got 9 and 5. For a jump use Progressive'),
+    (
+      lambda: lb.apply(
+        nn.Dense(4),
+        nn.Dense(4).init(jax.random.key(0), X)['params'],
+        X,
+        recipe=recipe(quantize.Delayed('int8@tensor~stochastic')),
+      ),
+      "kernel rounds stochastically, and there is no key. Pass rngs={'lowbit'",
+    ),
     (lambda: quantize.Static('int8@channel'), '@tensor'),
     (lambda: quantize.Delayed('int8@tensor', 0), 'positive'),
     (lambda: intercept.simulate(recipe(ramp=quantize.Ramp(0, 5))), 'step'),
@@ -269,4 +284,17 @@ def test_progressive_formats_and_ramps_follow_the_step():
 )
 def test_bad_input(build, hint):
   with pytest.raises(ValueError, match=hint):
+    build()
+
+
+@pytest.mark.parametrize(
+  'build',
+  [
+    lambda: quantize.Progressive(((0, None), (1.5, 'int8'))),
+    lambda: quantize.Ramp(0, 5.0),
+    lambda: quantize.Ramp(True, 5),
+  ],
+)
+def test_schedules_count_whole_steps(build):
+  with pytest.raises(TypeError, match='whole steps, got .*Write ints'):
     build()
