@@ -108,6 +108,11 @@ class Recipe:
     """The first rule that matches a path."""
     return next((r for r in self.rules if re.fullmatch(r.pattern, path)), None)
 
+  def fits(self, paths: Iterable[str]) -> bool:
+    """Whether every path has a rule, and every rule is the first of a path."""
+    found = [self.rule(path) for path in paths]
+    return None not in found and all(r in found for r in self.rules)
+
   def match(self, paths: Iterable[str]) -> dict[str, Rule]:
     """The rule of every path.
 

@@ -298,3 +298,34 @@ def test_bad_input(build, hint):
 def test_schedules_count_whole_steps(build):
   with pytest.raises(TypeError, match='whole steps, got .*Write ints'):
     build()
+
+
+def test_rules_and_products_that_do_not_fit_name_all_paths():
+  model = nn.Sequential([nn.Dense(8), nn.Dense(8)])
+  params, _ = setup(model)
+  paths = 'layers_0/kernel, layers_1/kernel'
+  idle = lb.Recipe('r', (lb.Rule('.*0/kernel'), lb.Rule('x'), lb.Rule('.*')))
+  loose = lb.Recipe('r', (lb.Rule('.*z', 'int8'),))
+  for r, hint in ((idle, r"match nothing: \['x'\]"), (loose, 'no rule for')):
+    with pytest.raises(ValueError, match=f'{hint}.*{paths}'):
+      lb.apply(model, params, X, recipe=r)
+
+
+def test_one_trace_meets_every_layer_once(monkeypatch):
+  """A training step is not traced again to see what a recipe matches."""
+  calls = []
+  model, r = nn.Dense(8), recipe('int8@channel')
+  params, _ = setup(model)
+  apply = nn.Dense.apply
+  counted = lambda self, *a, **k: calls.append(1) or apply(self, *a, **k)
+  monkeypatch.setattr(nn.Dense, 'apply', counted)
+  jax.jit(lambda p, x: lb.apply(model, p, x, recipe=r)).lower(params, X)
+  assert len(calls) == 2  # The model, and the layer's own product within.
+
+
+def test_layers_that_jax_has_traced_before_still_count():
+  layer = nn.jit(nn.Dense)(8)
+  params, _ = setup(layer)
+  r = recipe('int8@channel')
+  first, again = (lb.apply(layer, params, X, recipe=r) for _ in range(2))
+  chex.assert_trees_all_equal(first, again)
