@@ -364,9 +364,12 @@ def apply(
   """
   mode = 'serve' if recipe is None else 'simulate'
   everything = {**(variables or {}), 'params': params}
-  if recipe is not None:
-    recipe.match(_met(_application(model, kwargs), params, *args))
   if quantizers is not None:
     everything[intercept.QUANTIZERS] = quantizers
-  with intercept.intercept(recipe, mode, step):
-    return model.apply(everything, *args, **kwargs)
+  met = None if recipe is None else set()
+  with intercept.intercept(recipe, mode, step, met):
+    y = model.apply(everything, *args, **kwargs)
+  if recipe is not None and not recipe.fits(met):
+    # A part of the model that was traced before is not met again: look anew.
+    recipe.match(_met(_application(model, kwargs), params, *args))
+  return y

@@ -1,11 +1,10 @@
-"""Optimizer steps: time and state bytes, as ratios to optax, in one process.
+"""Suite `train`: training steps and optimizers next to their float versions.
 
-A step is update and apply, jitted, state and parameters donated. Steps of both
-optimizers take turns, and the least of several times counts, so that other load
-on the machine falls on both. `rows()` is what a benchmark script prints.
+An optimizer's step is update and apply, jitted, state and parameters donated.
+Steps of both optimizers take turns, and the least of several times counts, so
+that other load on the machine falls on both.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -14,8 +13,18 @@ import numpy as np
 import optax
 
 from lowbit import optim
+from lowbit.experiment import timing, training_steps
 
-SHAPES = ((1024, 1024), (1024, 4096), (4096, 1024))  # 9.4 million parameters.
+
+def rows(settings: timing.Settings) -> Iterator[dict]:
+  """Yields a row for each training step, then one for each optimizer.
+
+  The parameters of the optimizers are two matrices [size, size / 2]. For the
+  keys see `training_steps.rows` and `optimizer_rows`.
+  """
+  yield from training_steps.rows(settings)
+  shapes = ((settings.size, max(settings.size // 2, 1)),) * 2
+  yield from optimizer_rows(settings, shapes)
 
 
 def pairs() -> dict[str, tuple]:
@@ -55,50 +64,38 @@ def _stepper(tx, params, gradients) -> Callable[[], None]:
   return run
 
 
-def least_seconds(
-  calls: Sequence[Callable[[], None]], repeats: int, clock=time.perf_counter
-) -> list[float]:
-  """The least time of each call, the calls taking turns."""
-  for call in calls:
-    call()
-  least = [float('inf')] * len(calls)
-  for _ in range(repeats):
-    for i, call in enumerate(calls):
-      start = clock()
-      call()
-      least[i] = min(least[i], clock() - start)
-  return least
-
-
-def rows(
-  shapes: Sequence[tuple[int, ...]] = SHAPES,
-  repeats: int = 20,
-  clock=time.perf_counter,
+def optimizer_rows(
+  settings: timing.Settings, shapes: Sequence[tuple[int, ...]]
 ) -> Iterator[dict]:
-  """One row an optimizer: milliseconds, and ratios of time and state bytes.
+  """One row an optimizer.
+
+  Keys: `ms`, `float_ms`; `times_float`, their ratio, and `cpu_times_float`, the
+  same by the processor time of all threads; `state_bytes`, and `bytes_of_float`
+  as a fraction of the float32 state.
 
   Args:
+    settings: `repeats` and `only`.
     shapes: Of the parameters, float32.
-    repeats: Steps of which the fastest counts.
-    clock: `time.process_time` counts the CPU seconds of all threads instead,
-      for machines that are shared.
   """
   params = _parameters(shapes)
   gradients = jax.tree.map(lambda p: 0.1 * p, params)
   with jax.numpy_dtype_promotion('standard'):  # optax needs it.
-    for name, (low, full) in pairs().items():
-      calls = [_stepper(tx, params, gradients) for tx in (low, full)]
-      seconds = least_seconds(calls, repeats, clock)
-      bits = [
-        optim.state_bits(jax.eval_shape(tx.init, params)) for tx in (low, full)
-      ]
+    for name, pair in pairs().items():
+      if not settings.wants(name):
+        continue
+      steps = {
+        kind: _stepper(tx, params, gradients)
+        for kind, tx in zip(('own', 'float'), pair)
+      }
+      seconds = timing.best_seconds(steps, settings.repeats)
+      bits = [optim.state_bits(jax.eval_shape(tx.init, params)) for tx in pair]
+      own, full = seconds['own'], seconds['float']
       yield {
-        'suite': 'train',
         'case': name,
-        'ms': 1e3 * seconds[0],
-        'float_ms': 1e3 * seconds[1],
-        'time_ratio': seconds[0] / seconds[1],
+        'ms': 1e3 * own.wall,
+        'float_ms': 1e3 * full.wall,
+        'times_float': own.wall / full.wall,
+        'cpu_times_float': own.cpu / full.cpu,
         'state_bytes': bits[0] // 8,
-        'float_state_bytes': bits[1] // 8,
-        'bytes_ratio': bits[0] / bits[1],
+        'bytes_of_float': bits[0] / bits[1],
       }

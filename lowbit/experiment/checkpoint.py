@@ -1,10 +1,24 @@
-"""Orbax checkpoints of any tree: float, quantized or packed params."""
+"""Orbax checkpoints of any tree: params and optimizer states, coded or float.
+
+What the codes mean, the spec or format of each coded tensor, is written as
+metadata: codes of one width are alike on disk, and would else be read as if
+they were of another format.
+"""
 
 import os
 import pathlib
 
 import jax
 import orbax.checkpoint as ocp
+
+from lowbit import quantize
+from lowbit.optim import structured
+
+_CODED = (
+  quantize.QTensor,
+  quantize.PackedQTensor,
+  structured.RankOneTensor,
+)
 
 
 def save(path: str | os.PathLike, tree) -> None:
@@ -21,13 +35,27 @@ def save(path: str | os.PathLike, tree) -> None:
   if path.exists():
     raise ValueError(f'`path` {path} exists. Give a new one, or remove it.')
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(path, _leaves(tree))
+    checkpointer.save(
+      path, _leaves(tree), custom_metadata={'specs': _specs(tree)}
+    )
 
 
 def _leaves(tree) -> dict:
   """Every leaf under its path: static fields stay with the caller's tree."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _specs(tree) -> dict[str, str]:
+  """What the codes of each coded tensor mean, under its path."""
+  is_coded = lambda node: isinstance(node, _CODED)
+  nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_coded)
+  name = lambda q: str(q.spec) if hasattr(q, 'spec') else q.format.name
+  return {
+    jax.tree_util.keystr(path): name(node)
+    for path, node in nodes
+    if is_coded(node)
+  }
 
 
 def restore(path: str | os.PathLike, like):
@@ -39,19 +67,35 @@ def restore(path: str | os.PathLike, like):
       (specs) that a checkpoint does not hold; jax.eval_shape makes one.
 
   Raises:
-    ValueError: If there is no checkpoint, or it does not fit `like`; the paths
-      are named.
+    ValueError: If there is no checkpoint, or it does not fit `like`, the specs
+      of coded tensors included; the paths are named.
   """
   path = pathlib.Path(path).absolute()
   if not (path / '_CHECKPOINT_METADATA').is_file():
     raise ValueError(f'`path` {path} is not a finished checkpoint.')
   wanted = _leaves(like)
   with ocp.StandardCheckpointer() as checkpointer:
-    found = checkpointer.metadata(path).item_metadata.tree
-    _check(path, wanted, found)
+    metadata = checkpointer.metadata(path)
+    _check_specs(path, _specs(like), metadata.custom_metadata or {})
+    _check(path, wanted, metadata.item_metadata.tree)
     leaves = checkpointer.restore(path, wanted)
   structure = jax.tree.structure(like)
   return jax.tree.unflatten(structure, [leaves[key] for key in wanted])
+
+
+def _check_specs(path, wanted: dict, metadata: dict) -> None:
+  found = metadata.get('specs', wanted)
+  wrong = [
+    f'{key}: {found[key]}, not {spec}'
+    for key, spec in wanted.items()
+    if found.get(key, spec) != spec
+  ]
+  if wrong:
+    raise ValueError(
+      f'The checkpoint {path} holds codes of other specs than `like`: '
+      f'{"; ".join(wrong)}. Make `like` with the specs that were saved; to '
+      'change them decode the tensors, and quantize them anew.'
+    )
 
 
 def _check(path, wanted: dict, found: dict) -> None:

@@ -19,6 +19,12 @@ SHARED = {
   'nf4@g64': ('nf4', 64),
 }
 STOCHASTIC = '~stochastic'
+# Case of `training_steps` -> fields of qwix's rule.
+TRAINED = {
+  'w8a8': {'weight_qtype': jnp.int8, 'act_qtype': jnp.int8},
+  'w4a8': {'weight_qtype': jnp.int4, 'act_qtype': jnp.int8},
+  'mxfp4': {'weight_qtype': 'mxfp4', 'act_qtype': 'mxfp4', 'tile_size': 32},
+}
 
 
 def is_installed() -> bool:
@@ -64,3 +70,12 @@ def fake(spec: str) -> Callable | None:
 
 def _fake(encode, decode, x, key):
   return x + jax.lax.stop_gradient(decode(encode(x, key)) - x)
+
+
+def trained(model, case: str):
+  """A Linen model whose Dense layers qwix quantizes, gradients in float."""
+  import qwix
+
+  layers = 'query|key|value|out|gate|up|down|head'
+  rule = qwix.QtRule(module_path=f'(.*/)?({layers})', **TRAINED[case])
+  return qwix.quantize_model(model, qwix.QtProvider([rule]))

@@ -254,11 +254,22 @@ def _dot_general(
   return y.astype(preferred_element_type or lhs.dtype)
 
 
+def _noting(handler: Handler, recipe: rules.Recipe, met: set[str]) -> Handler:
+  def note(call):
+    met.add(call.path)
+    if recipe.rule(call.path) is None:
+      return call.own(call.weight, call.x)
+    return handler(call)
+
+  return note
+
+
 @contextlib.contextmanager
 def intercept(
   recipe: rules.Recipe | None,
   mode: str = 'simulate',
   step: jax.Array | None = None,
+  met: set[str] | None = None,
 ):
   """Applies a recipe to every Linen model that runs inside this context.
 
@@ -270,6 +281,8 @@ def intercept(
       operators or QTensors), or 'record' (statistics are sown in the
       collection `STATISTICS`, which must be mutable).
     step: For 'simulate': training step, int32 [], that schedules read.
+    met: For 'simulate': takes the paths of the products that were traced. One
+      without a rule is then left in float, for the caller to judge.
 
   Raises:
     ValueError: If the mode is unknown or the recipe does not go with it.
@@ -287,6 +300,7 @@ def intercept(
     handler = {'serve': serve, 'record': record}[mode]
   else:
     handler = training.simulate(recipe, step)
+    handler = handler if met is None else _noting(handler, recipe, met)
   # A step that a trace has read must not outlive it.
   once = None if step is None else object()
   with handling(handler, key=(mode, recipe, once)):

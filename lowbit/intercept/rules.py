@@ -41,6 +41,7 @@ class Rule:
       value = getattr(self, field)
       if isinstance(value, str):
         object.__setattr__(self, field, quantize.Spec.parse(value))
+    self._check_estimator()
     if self.backward is not None and self.backward.reuse:
       backward_lib.check_reuse(self.weight)
       backward_lib.check_reuse(self.activation)
@@ -51,6 +52,20 @@ class Rule:
         f'`pattern` {self.pattern!r} is no regular expression: {error}.'
       ) from error
 
+  def _check_estimator(self):
+    specs = [
+      s for f in ('weight', 'activation') for s in _specs(getattr(self, f))
+    ]
+    for spec in specs:
+      quantize.forward_spec(spec, self.estimator)
+    if not specs and self.estimator is not quantize.straight_through:
+      raise ValueError(
+        f'`estimator` {self.estimator} of rule {self.pattern!r} is the '
+        'gradient of a spec, and there is none: got '
+        f'weight={self.weight}, activation={self.activation}. Learned and '
+        'held quantizers bring their own gradient; leave `estimator` out.'
+      )
+
   @property
   def changes(self) -> bool:
     """Whether the rule does anything."""
@@ -60,6 +75,13 @@ class Rule:
   def needs_statistics(self) -> bool:
     """Whether its solver must see statistics of the layer's input."""
     return self.weight is not None and self.solver.needs_statistics
+
+
+def _specs(how) -> list[quantize.Spec]:
+  """The specs whose gradient an estimator gives."""
+  if isinstance(how, quantize.Progressive):
+    return [spec for spec in how.specs if spec is not None]
+  return [how] if isinstance(how, quantize.Spec) else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +107,11 @@ class Recipe:
   def rule(self, path: str) -> Rule | None:
     """The first rule that matches a path."""
     return next((r for r in self.rules if re.fullmatch(r.pattern, path)), None)
+
+  def fits(self, paths: Iterable[str]) -> bool:
+    """Whether every path has a rule, and every rule is the first of a path."""
+    found = [self.rule(path) for path in paths]
+    return None not in found and all(r in found for r in self.rules)
 
   def match(self, paths: Iterable[str]) -> dict[str, Rule]:
     """The rule of every path.

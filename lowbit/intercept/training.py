@@ -73,7 +73,7 @@ def simulate(recipe: rules.Recipe, step: jax.Array | None = None) -> Callable:
 def _quantized(call, value, how, axis, kind, rule, step):
   """`value` by a spec, a schedule, a history or a learned quantizer."""
   if isinstance(how, quantize.Spec):
-    key = _key(call) if how.rounding == 'stochastic' else None
+    key = _key(call) if _is_random(how, rule) else None
     return quantize.fake_quantize(value, how, axis, key, rule.estimator)
   if isinstance(how, quantize.Progressive):
     return _staged(call, value, how, axis, rule, step)
@@ -90,10 +90,15 @@ def _quantized(call, value, how, axis, kind, rule, step):
   return how(value, params[kind], axis)
 
 
+def _is_random(spec, rule) -> bool:
+  forward = quantize.forward_spec(spec, rule.estimator)
+  return forward.rounding == 'stochastic'
+
+
 def _staged(call, value, how, axis, rule, step):
   if step is None:
     raise ValueError(f'{call.path} has progressive formats: pass `step`.')
-  stochastic = [s and s.rounding == 'stochastic' for s in how.specs]
+  stochastic = [s is not None and _is_random(s, rule) for s in how.specs]
   key = _key(call) if any(stochastic) else None
 
   def branch(spec, is_stochastic):

@@ -40,6 +40,7 @@ class Moments:
       value = getattr(self, field)
       if isinstance(value, quantize.Spec | str):
         object.__setattr__(self, field, storage_lib.Flat(value))
+    self._check_signs()
     if self.second is not None and not self.allow_zero:
       second_moment.check(self.second)
     if isinstance(self.keep, str):
@@ -48,6 +49,17 @@ class Moments:
         f'({self.keep!r},).'
       )
     self._check_seed()
+
+  def _check_signs(self):
+    spec = getattr(self.first, 'spec', self.first)
+    fmt = getattr(spec, 'format', None)
+    if fmt is None or fmt.bits > 16 or getattr(spec, 'zero_point', False):
+      return
+    if fmt.values()[0] >= 0:
+      raise ValueError(
+        f'`first` may be negative, and {fmt.name} has no negative values. Use '
+        'a signed format, such as dynamic8@g256.'
+      )
 
   def _check_seed(self):
     noisy = [s for s in (self.first, self.second) if is_random(s)]

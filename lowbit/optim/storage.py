@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lowbit import formats, quantize
-from lowbit.quantize import blocking, scales
+from lowbit.quantize import qtensor, scales
 
 
 class Storage(Protocol):
@@ -37,9 +37,9 @@ class Flat:
   """Blocks of a row-major flattened tensor, one float32 scale each.
 
   A tensor smaller than a block is one shorter block; the last block may be
-  short. A block of zeros comes back as zeros, in formats without zero as well.
-  Codes below 8 bits are packed. Dettmers et al., 8-bit Optimizers via
-  Block-wise Quantization, 2021 (arXiv:2110.02861).
+  short; a spec with '!' refuses both. A block of zeros comes back as zeros, in
+  formats without zero as well. Codes below 8 bits are packed. Dettmers et al.,
+  8-bit Optimizers via Block-wise Quantization, 2021 (arXiv:2110.02861).
 
   Attributes:
     spec: Spec or its name, such as 'dynamic8@g256'; its groups run along the
@@ -90,26 +90,17 @@ def _encode_plain(x, spec) -> quantize.QTensor:
 
   It multiplies by 1 / scale, one division a block, and one rounding more.
   """
-  blocks = quantize.Blocks(
-    x.shape, blocking.block_shape(spec.block, x.shape, (-1,))
-  )
+  blocks = qtensor.blocks_of(x.shape, spec, -1)
   xb = blocks.split(x)
-  amax = _absmax(xb) if blocks.axes else jnp.abs(xb)
+  amax = scales.absmax(xb, blocks.axes)
   scale = scales.guard(scales.divide(amax, spec.format.scale_target), amax)
   is_zero = amax == 0
-  inverse = jnp.where(is_zero, 0.0, 1 / scale)
+  # A division last: XLA keeps its result, a selection it would do again for
+  # each element, at twice the time.
+  inverse = 1 / jnp.where(is_zero, jnp.inf, scale)
   codes = blocks.merge(spec.format.encode(xb * inverse))
   scale = jnp.where(is_zero, 0.0, scale).reshape(blocks.grid)
   return quantize.QTensor(codes, scale, None, spec, (-1,))
-
-
-def _absmax(xb):
-  """`scales.absmax` over the last axis; halved first, which costs less."""
-  magnitude = jnp.abs(xb)
-  while magnitude.shape[-1] % 2 == 0 and magnitude.shape[-1] > 16:
-    low, high = jnp.split(magnitude, 2, axis=-1)
-    magnitude = jnp.maximum(low, high)
-  return scales.absmax(magnitude, (xb.ndim - 1,))
 
 
 def has_zero(fmt: formats.Format) -> bool:

@@ -47,27 +47,57 @@ def _slices(kind, stored) -> bool:
 
 
 def _sliced(step, blocks, g, *stored):
-  count = g.size // SLICE
-  whole = count * SLICE
+  """Codes are overwritten in place; directions and scales get new buffers.
+
+  What is written in place may be read once a slice only, or XLA copies it whole
+  for each slice: codes are, by the look-up of their values.
+  """
   flat = g.reshape(-1)
-  head = (flat[:whole], *map(lambda q, b: _head(q, b, whole), stored, blocks))
-  head = jax.tree.map(lambda a: a.reshape(count, -1), head)
-  result = jax.lax.map(lambda slices: step(*slices), head)
-  result = jax.tree.map(lambda a: a.reshape(-1), result)
-  if whole < g.size:
-    tail = map(lambda q, b: _tail(q, b, whole), stored, blocks)
-    rest = step(flat[whole:], *tail)
-    join = lambda a, b: jnp.concatenate([a, b])
-    result = jax.tree.map(join, tuple(result), tuple(rest))
-  direction, *kept = result
-  return direction.reshape(g.shape), *kept
+  scales = [q.scale for q in stored]
+
+  def body(i, carry):
+    at = lambda a, n: jax.lax.dynamic_slice(a, (i * n,), (n,))
+    put = lambda a, new: jax.lax.dynamic_update_slice(a, new, (i * new.size,))
+    directions, codes, news = carry
+    parts = [
+      dataclasses.replace(q, codes=at(c, SLICE), scale=at(s, SLICE // block))
+      for q, c, s, block in zip(stored, codes, scales, blocks)
+    ]
+    direction, *kept = step(at(flat, SLICE), *parts)
+    return (
+      put(directions, direction),
+      [put(c, q.codes) for c, q in zip(codes, kept)],
+      [put(s, q.scale) for s, q in zip(news, kept)],
+    )
+
+  start = (
+    jnp.zeros_like(flat),
+    [q.codes for q in stored],
+    [jnp.zeros_like(s) for s in scales],
+  )
+  count = g.size // SLICE
+  done = jax.lax.fori_loop(0, count, body, start)
+  if count * SLICE < g.size:
+    done = _rest(step, blocks, count * SLICE, flat, stored, done)
+  directions, codes, news = done
+  kept = [
+    dataclasses.replace(q, codes=c, scale=s)
+    for q, c, s in zip(stored, codes, news)
+  ]
+  return directions.reshape(g.shape), *kept
 
 
-def _head(q: quantize.QTensor, block: int, size: int) -> quantize.QTensor:
-  scale = q.scale[: size // block]
-  return dataclasses.replace(q, codes=q.codes[:size], scale=scale)
-
-
-def _tail(q: quantize.QTensor, block: int, size: int) -> quantize.QTensor:
-  scale = q.scale[size // block :]
-  return dataclasses.replace(q, codes=q.codes[size:], scale=scale)
+def _rest(step, blocks, whole, flat, stored, done):
+  """The elements from `whole` on, which are less than a slice."""
+  directions, codes, news = done
+  parts = [
+    dataclasses.replace(q, codes=c[whole:], scale=q.scale[whole // block :])
+    for q, c, block in zip(stored, codes, blocks)
+  ]
+  direction, *kept = step(flat[whole:], *parts)
+  end = lambda a, new: a.at[a.size - new.size :].set(new)
+  return (
+    end(directions, direction),
+    [end(c, q.codes) for c, q in zip(codes, kept)],
+    [end(s, q.scale) for s, q in zip(news, kept)],
+  )

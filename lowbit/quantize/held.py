@@ -58,6 +58,11 @@ class Static:
 
   def __post_init__(self):
     object.__setattr__(self, 'spec', _checked(self.spec))
+    if self.spec.rounding == 'stochastic':
+      raise ValueError(
+        f'`spec` {self.spec} of Static rounds stochastically, and no key '
+        "reaches it. Drop '~stochastic', or use Delayed or a plain spec."
+      )
 
   def init(self, x, axis=-1) -> dict[str, jax.Array]:
     """{'absmax': float32 []}, the largest magnitude of `x`."""
@@ -88,7 +93,10 @@ class Delayed:
   def __post_init__(self):
     object.__setattr__(self, 'spec', _checked(self.spec))
     if self.history < 1:
-      raise ValueError(f'`history` must be positive, got {self.history}.')
+      raise ValueError(
+        f'`history` must be positive, got {self.history}. One step is the '
+        'shortest memory.'
+      )
 
   def start(self) -> jax.Array:
     """An empty history: float32 [history]."""

@@ -59,12 +59,22 @@ def kept_axes(x: jax.Array, axis: Axis, block: str) -> tuple[int, ...]:
 
 
 def _check(block: str, bits: int, least: int) -> None:
+  if isinstance(bits, bool) or not isinstance(bits, int):
+    raise TypeError(
+      f'`bits` of a learned quantizer must be an int, got {bits!r}: its levels '
+      'lie evenly, and it serves no other format. For a spec or a table such '
+      "as nf4 write Rule('.*', 'nf4@g64'), whose gradient `estimator` gives."
+    )
   if block not in ('tensor', 'channel', 'token'):
     raise ValueError(
       f"`block` of a learned quantizer is 'tensor' or 'channel', got {block!r}."
+      ' Groups have scales of their own: use a spec, such as int4@g64.'
     )
   if not least <= bits <= 16:
-    raise ValueError(f'`bits` must lie in {least}..16, got {bits}.')
+    raise ValueError(
+      f'`bits` must lie in {least}..16, got {bits}. Fewer leave no two levels, '
+      'more are float.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)

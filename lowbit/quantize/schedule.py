@@ -12,6 +12,14 @@ import jax.numpy as jnp
 from lowbit.quantize import spec as spec_lib
 
 
+def _check_whole(name: str, steps) -> None:
+  is_whole = lambda s: isinstance(s, int) and not isinstance(s, bool)
+  if not all(map(is_whole, steps)):
+    raise TypeError(
+      f'`{name}` of a schedule are whole steps, got {list(steps)}. Write ints.'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Progressive:
   """One spec after another: stages (first step, spec or its name or None).
@@ -24,9 +32,11 @@ class Progressive:
 
   def __post_init__(self):
     steps = [step for step, _ in self.stages]
+    _check_whole('stages', steps)
     if not steps or steps[0] != 0 or steps != sorted(set(steps)):
       raise ValueError(
-        f'`stages` must begin at step 0 and rise; got steps {steps}.'
+        f'`stages` must begin at step 0 and rise; got steps {steps}. Sort '
+        'them, and give each its own first step.'
       )
     parse = lambda s: None if s is None else spec_lib.Spec.parse(s)
     stages = tuple((step, parse(spec)) for step, spec in self.stages)
@@ -54,9 +64,11 @@ class Ramp:
   end: int
 
   def __post_init__(self):
+    _check_whole('begin, end', (self.begin, self.end))
     if not 0 <= self.begin < self.end:
       raise ValueError(
-        f'A ramp needs 0 <= begin < end, got {self.begin} and {self.end}.'
+        f'A ramp needs 0 <= begin < end, got {self.begin} and {self.end}. For '
+        'a jump use Progressive.'
       )
 
   def strength(self, step: jax.Array) -> jax.Array:

@@ -20,7 +20,8 @@ def qat(
     weight: Spec, name, learned quantizer or schedule of weights; None leaves
       them.
     activation: The same for layer inputs.
-    estimator: The gradient of a spec's rounding.
+    estimator: The gradient of a spec's rounding: straight_through, clipped,
+      Stochastic(), Staircase(); learned quantizers bring their own.
     ramp: Phases quantization in.
     keep: Patterns of weights that stay in float.
   """

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import lowbit as lb
-from lowbit import operators
+from lowbit import operators, optim
 from lowbit.experiment import checkpoint
 
 X = jax.random.normal(jax.random.key(0), (64, 32))
@@ -39,3 +39,30 @@ def test_errors_name_the_paths(tmp_path):
       checkpoint.restore(tmp_path / 'c', like)
   with pytest.raises(ValueError, match='not a finished checkpoint'):
     checkpoint.restore(tmp_path / 'none', {'a': X})
+
+
+def states(first, second):
+  moments = optim.Moments(first, second, min_size=16)
+  return optim.adamw8bit(1e-3, moments=moments).init({'w': X})
+
+
+def test_codes_are_not_read_as_those_of_another_spec(tmp_path):
+  """Shapes and dtypes are alike: only the written spec tells them apart."""
+  saved = states('dynamic8@g64', 'udynamic8@g64')
+  checkpoint.save(tmp_path / 'c', saved)
+  back = checkpoint.restore(tmp_path / 'c', saved)
+  chex.assert_trees_all_equal(back, saved)
+  like = states('dynamic8@g64', 'de0_8@g64')
+  shapes = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+  assert jax.tree.leaves(shapes(like)) == jax.tree.leaves(shapes(saved))
+  with pytest.raises(
+    ValueError, match=r"nu\['w'\]: udynamic8@g64, not de0_8@g64\. Make `like`"
+  ):
+    checkpoint.restore(tmp_path / 'c', like)
+
+
+def test_formats_of_rank_one_states_are_checked_too(tmp_path):
+  like = lambda name: states('dynamic4@g64', optim.RankOne(name))
+  checkpoint.save(tmp_path / 'c', like('linear0_4'))
+  with pytest.raises(ValueError, match=r'linear0_4, not de0_4'):
+    checkpoint.restore(tmp_path / 'c', like('de0_4'))

@@ -252,7 +252,22 @@ def test_progressive_formats_and_ramps_follow_the_step():
   [
     (lambda: quantize.Progressive(((5, None),)), 'begin at step 0'),
     (lambda: quantize.Progressive(((0, None), (0, 'int8'))), 'rise'),
+    (
+      lambda: quantize.Progressive(((0, None), (20, 'int8'), (10, 'int4'))),
+      r'`stages`.*rise; got steps \[0, 20, 10\]. Sort',
+    ),
+    (lambda: quantize.Progressive(()), r'begin at step 0.*\[\]'),
     (lambda: quantize.Ramp(5, 5), 'begin < end'),
+    (lambda: quantize.Ramp(9, 5), 'got 9 and 5. For a jump use Progressive'),
+    (
+      lambda: lb.apply(
+        nn.Dense(4),
+        nn.Dense(4).init(jax.random.key(0), X)['params'],
+        X,
+        recipe=recipe(quantize.Delayed('int8@tensor~stochastic')),
+      ),
+      "kernel rounds stochastically, and there is no key. Pass rngs={'lowbit'",
+    ),
     (lambda: quantize.Static('int8@channel'), '@tensor'),
     (lambda: quantize.Delayed('int8@tensor', 0), 'positive'),
     (lambda: intercept.simulate(recipe(ramp=quantize.Ramp(0, 5))), 'step'),
@@ -270,3 +285,47 @@ def test_progressive_formats_and_ramps_follow_the_step():
 def test_bad_input(build, hint):
   with pytest.raises(ValueError, match=hint):
     build()
+
+
+@pytest.mark.parametrize(
+  'build',
+  [
+    lambda: quantize.Progressive(((0, None), (1.5, 'int8'))),
+    lambda: quantize.Ramp(0, 5.0),
+    lambda: quantize.Ramp(True, 5),
+  ],
+)
+def test_schedules_count_whole_steps(build):
+  with pytest.raises(TypeError, match='whole steps, got .*Write ints'):
+    build()
+
+
+def test_rules_and_products_that_do_not_fit_name_all_paths():
+  model = nn.Sequential([nn.Dense(8), nn.Dense(8)])
+  params, _ = setup(model)
+  paths = 'layers_0/kernel, layers_1/kernel'
+  idle = lb.Recipe('r', (lb.Rule('.*0/kernel'), lb.Rule('x'), lb.Rule('.*')))
+  loose = lb.Recipe('r', (lb.Rule('.*z', 'int8'),))
+  for r, hint in ((idle, r"match nothing: \['x'\]"), (loose, 'no rule for')):
+    with pytest.raises(ValueError, match=f'{hint}.*{paths}'):
+      lb.apply(model, params, X, recipe=r)
+
+
+def test_one_trace_meets_every_layer_once(monkeypatch):
+  """A training step is not traced again to see what a recipe matches."""
+  calls = []
+  model, r = nn.Dense(8), recipe('int8@channel')
+  params, _ = setup(model)
+  apply = nn.Dense.apply
+  counted = lambda self, *a, **k: calls.append(1) or apply(self, *a, **k)
+  monkeypatch.setattr(nn.Dense, 'apply', counted)
+  jax.jit(lambda p, x: lb.apply(model, p, x, recipe=r)).lower(params, X)
+  assert len(calls) == 2  # The model, and the layer's own product within.
+
+
+def test_layers_that_jax_has_traced_before_still_count():
+  layer = nn.jit(nn.Dense)(8)
+  params, _ = setup(layer)
+  r = recipe('int8@channel')
+  first, again = (lb.apply(layer, params, X, recipe=r) for _ in range(2))
+  chex.assert_trees_all_equal(first, again)

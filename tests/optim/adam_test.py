@@ -263,3 +263,21 @@ def test_init_is_not_left_to_the_compiler():
   for tx in (optim.adamw4bit(1e-3), optim.scale_by_shampoo(optim.Eigen())):
     text = jax.jit(tx.init).lower(p).as_text()
     assert 'optimization_barrier' in text
+
+
+def test_slices_overwrite_codes_and_hold_little_else():
+  """Compiled: no copy of the codes, and no float32 of a moment."""
+  n = 4 * streaming.SLICE
+  p = {'w': jnp.ones(n)}
+  tx = optim.scale_by_adam()
+  state = jax.eval_shape(tx.init, p)
+  step = jax.jit(tx.update, donate_argnums=1).lower(p, state).compile()
+  copies = [
+    line
+    for line in step.as_text().splitlines()
+    if ' copy(' in line and f'[{n}]' in line
+  ]
+  assert not copies
+  # Slices of a few arrays, and the scales: not one float32 of n.
+  temporary = step.memory_analysis().temp_size_in_bytes
+  assert temporary < 12 * 4 * streaming.SLICE
