@@ -38,6 +38,7 @@ _LAZY_PACKAGES = (
   'data',
   'experiment',
   'intercept',
+  'interop',
   'models',
   'optim',
   'recipes',
