@@ -44,6 +44,52 @@ class GgufFile:
     self.fields, self.tensors = header.fields, header.tensors
     self.shapes = {name: t.shape for name, t in self.tensors.items()}
 
+  @property
+  def architecture(self) -> str:
+    """The name of the architecture, which starts the names of its fields."""
+    return str(self.fields.get('general.architecture', ''))
+
+  def number(self, key: str, default: float | None = None):
+    """A number of the architecture's own metadata.
+
+    Args:
+      key: Without the architecture, such as 'block_count'.
+      default: What an absent one is; a float allows fractions.
+
+    Raises:
+      ValueError: If it is absent without a default, or no such number.
+    """
+    name = f'{self.architecture}.{key}'
+    value = self.fields.get(name, default)
+    kinds = int | float if isinstance(default, float) else int
+    fits = isinstance(value, kinds) and not isinstance(value, bool)
+    if not fits or not 0 <= value < 2**40:  # NaN is in no range.
+      raise ValueError(
+        f'Field {name} of `path` {self.path} must be a number of at least 0, '
+        f'got {value!r}.'
+      )
+    return value
+
+  def shape(self, name: str, axes: int) -> tuple[int, ...]:
+    """The shape of a tensor of so many axes; ValueError for any other."""
+    found = self.shapes.get(name)
+    if found is None or len(found) != axes:
+      raise ValueError(
+        f'`path` {self.path} must have a tensor {name} of {axes} axes, got '
+        f'{found}.'
+      )
+    return found
+
+  def blocks(self) -> int:
+    """Number of layers, at most that of the tensors; else ValueError."""
+    count = self.number('block_count')
+    if not 0 < count <= len(self.shapes):
+      raise ValueError(
+        f'`path` {self.path} claims {count} layers and has {len(self.shapes)} '
+        'tensors.'
+      )
+    return count
+
   def kind(self, name: str) -> str:
     """The ggml type of a tensor, such as 'Q4_1'."""
     import gguf
