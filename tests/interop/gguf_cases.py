@@ -30,7 +30,7 @@ def model(seed=0, **changes):
   """A decoder and params, none of them trivial."""
   found = decoder.Decoder(decoder.DecoderConfig(**(SIZES | changes)))
   tokens = jnp.zeros((1, 4), jnp.int32)
-  params = found.init(jax.random.key(seed), tokens)['params']
+  params = jax.jit(found.init)(jax.random.key(seed), tokens)['params']
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
   noise = lambda k, x: x + 0.1 * jax.random.normal(k, x.shape)
