@@ -30,11 +30,10 @@ def model(seed=0, **changes):
   """A decoder and params, none of them trivial."""
   found = decoder.Decoder(decoder.DecoderConfig(**(SIZES | changes)))
   tokens = jnp.zeros((1, 4), jnp.int32)
-  params = jax.jit(found.init)(jax.random.key(seed), tokens)['params']
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-  noise = lambda k, x: x + 0.1 * jax.random.normal(k, x.shape)
-  return found, tree.unflatten(map(noise, keys, leaves))
+  shapes = jax.eval_shape(found.init, jax.random.key(0), tokens)['params']
+  rng = np.random.default_rng(seed)
+  draw = lambda s: jnp.asarray(0.3 * rng.standard_normal(s.shape, np.float32))
+  return found, jax.tree.map(draw, shapes)
 
 
 def permuted(w, heads):
