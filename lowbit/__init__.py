@@ -39,6 +39,7 @@ _LAZY_PACKAGES = (
   'data',
   'experiment',
   'intercept',
+  'interop',
   'models',
   'optim',
   'recipes',

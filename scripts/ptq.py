@@ -2,6 +2,7 @@
 
 python scripts/ptq.py
 python scripts/ptq.py --config.recipe=gptq --config.weight=int3@g64
+python scripts/ptq.py --config=configs/ptq/smollm2.py
 """
 
 import pathlib
@@ -49,8 +50,9 @@ def main(argv):
 
 def _report(console, rows, job, seconds):
   windows, length = job.config.windows, job.config.sequence
+  unit = 'bytes' if job.tokens_per_byte == 1 else 'tokens'
   console.print(
-    report.table(rows, f'{windows} windows of {length} bytes, held out')
+    report.table(rows, f'{windows} windows of {length} {unit}, held out')
   )
   console.print(
     f'Noise of bits/byte itself (8 shards): ± {rows[0]["noise"]:.4f}; the '

@@ -30,17 +30,26 @@ LEVELS = {
   'recipes': 6,
   'experiment': 7,
 }
-# `data.embedded` reads weights for a decoder: it may name its sizes. A kernel
-# of a transform takes the matrices from where they are defined.
-SIDEWAYS = {('data', 'models'), ('kernels', 'transforms')}
+# `data.embedded` reads weights for a decoder: it may name its sizes, and so may
+# `interop`, which shares the checks of `data.files`. A kernel of a transform
+# takes the matrices from where they are defined.
+SIDEWAYS = {
+  ('data', 'models'),
+  ('interop', 'data'),
+  ('interop', 'models'),
+  ('kernels', 'transforms'),
+}
 HOMES = {
   'flax': {'intercept', 'models', 'calibrate', 'experiment'},
   'optax': {'optim', 'recipes', 'experiment'},
   'matplotlib': {'experiment'},
   'safetensors': {'data', 'interop', 'experiment'},
+  'gguf': {'interop'},
+  'tokenizers': {'interop'},
   'orbax': {'experiment'},
 }
-LAZY = ('matplotlib', 'safetensors')  # Inside functions only.
+# Inside functions only.
+LAZY = ('matplotlib', 'safetensors', 'gguf', 'tokenizers')
 
 
 def imports(source):
@@ -121,7 +130,7 @@ def run(code):
 
 
 def test_import_is_light():
-  heavy = ('flax', 'optax', 'matplotlib', 'safetensors', 'orbax')
+  heavy = ('flax', 'optax', 'matplotlib', 'safetensors', 'orbax', 'gguf')
   code = f'import lowbit, sys; print([m for m in {heavy} if m in sys.modules])'
   assert run(code)[1].strip() == '[]'
   pairs = [(run('import lowbit')[0], run('import jax')[0]) for _ in range(5)]

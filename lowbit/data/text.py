@@ -105,8 +105,9 @@ def windows(pieces: list[np.ndarray], length: int) -> np.ndarray:
   if not len(rows):
     longest = max((len(p) for p in pieces), default=0)
     raise ValueError(
-      f'The text is shorter than one sequence: its longest piece has {longest} '
-      f'bytes, and `length` is {length}. Give more text, or a smaller length.'
+      f'The text is shorter than one sequence: its longest piece has length '
+      f'{longest}, and `length` is {length}. Give more text, or a smaller '
+      'length.'
     )
   return rows
 
@@ -130,12 +131,20 @@ def sample(
     ValueError: If the split holds fewer than `count` windows.
   """
   pieces = [piece for text in texts for piece in split(text, name)]
-  rows = windows(pieces, length)
+  return spread(windows(pieces, length), name, count)
+
+
+def spread(rows: np.ndarray, name: str, count: int) -> np.ndarray:
+  """`count` of the rows [windows, length] of a split, as `sample` picks them.
+
+  Raises:
+    ValueError: If there are fewer.
+  """
   if len(rows) < count or count < 1:
     raise ValueError(
-      f'The {name} split holds {len(rows)} sequences of {length} bytes, and '
-      f'{count} were asked for. Ask for 1 to {len(rows)}, use shorter '
-      'sequences, or give more text.'
+      f'The {name} split holds {len(rows)} sequences of length '
+      f'{rows.shape[1]}, and {count} were asked for. Ask for 1 to {len(rows)}, '
+      'use shorter sequences, or give more text.'
     )
   picks = np.linspace(0, len(rows) - 1, count).astype(int)
   stride = next(

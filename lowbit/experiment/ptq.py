@@ -1,20 +1,19 @@
 """Post-training quantization of a decoder: a table of recipes, one by one."""
 
+import dataclasses
 import inspect
 import pathlib
 import time
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
 from lowbit import calibrate, operators, quantize, recipes
-from lowbit.data import embedded, text
-from lowbit.experiment import evaluate, results
-from lowbit.intercept import Recipe
-from lowbit.models import decoder
+from lowbit.experiment import evaluate, language, memory, results
+from lowbit.intercept import Recipe, Rule
 
 MEGABYTE = 1e6
+EMBEDDING = 'embed/embedding'
 
 
 def runs(config) -> list[dict]:
@@ -36,12 +35,17 @@ def runs(config) -> list[dict]:
   else:
     table = [dict(row) for row in config.table]
   for row in table:
-    build(row)  # Unknown names fail here.
+    build(row, _embedding(config))  # Unknown names fail here.
   return table
 
 
-def build(run: dict) -> Recipe:
-  """The recipe of one run."""
+def _embedding(config) -> str:
+  """Spec of the look-up table; '' leaves it in float."""
+  return config.get('embedding', '')
+
+
+def build(run: dict, embedding: str = '') -> Recipe:
+  """The recipe of one run; `embedding` is the spec of its look-up table."""
   names = [n for n in recipes.__all__]
   if run['recipe'] not in names:
     raise ValueError(
@@ -56,14 +60,20 @@ def build(run: dict) -> Recipe:
     )
   for spec in given.values():
     quantize.Spec.parse(spec)
-  return function(**given)
+  if not embedding or run['recipe'] == 'floating':
+    return function(**given)
+  recipe = function(**given, keep=())
+  rules = (Rule(EMBEDDING, embedding), *recipe.rules)
+  return dataclasses.replace(recipe, rules=rules)
 
 
 def full_config(config, run: dict) -> dict:
   """All that the result of a run depends on."""
   kept = ('model', 'data', 'sequence', 'calibration', 'windows')
   everything = config.to_dict()
-  return {**{k: everything[k] for k in kept}, **run}
+  found = {**{k: everything[k] for k in kept}, **run}
+  embedding = _embedding(config)
+  return found | ({'embedding': embedding} if embedding else {})
 
 
 class Job:
@@ -73,45 +83,47 @@ class Job:
     """Loads everything; raises ValueError for bad input before long work."""
     self.config, self.runs = config, runs(config)
     self.out = results.check_writable(out)
-    model_config, params = embedded.load(config.model.path)
-    self.model = decoder.Decoder(model_config)
-    self.params = jax.tree.map(jax.numpy.asarray, params)
-    texts = text.load(config.data.path)
-    sample = lambda name, count: text.sample(
-      texts, name, count, config.sequence
-    )
-    self.calibration = list(
-      _batches(sample('calibration', config.calibration), config.batch)
-    )
-    self.test = _batches(sample('test', config.windows), config.batch)
+    found = language.load(config)
+    self.model, self.params = found.model, found.params
+    self.tokens_per_byte = found.tokens_per_byte
+    self.calibration = _batches(found.calibration, config.batch)
+    self.test = _batches(found.test, config.batch)
     self.float_bits: np.ndarray | None = None
 
   def prepare(self) -> None:
     """Runs the float model, against which all others are compared."""
     self.reference = evaluate.reference(self.model, self.params, self.test)
+    memory.release()
     scores = evaluate.score(self.model, self.params, self.reference)
-    self.float_bits = scores.bits_per_byte
+    self.float_bits = scores.bits_per_token
+
+  def _build(self, run: dict) -> Recipe:
+    return build(run, _embedding(self.config))
 
   def run(self, run: dict) -> dict:
     """Quantizes and evaluates one recipe; returns its result row."""
-    recipe, start = build(run), time.monotonic()
+    recipe, start = self._build(run), time.monotonic()
     params = self.params
     if run['recipe'] != 'floating':
       params = calibrate.quantize_model(
         self.model, params, recipe, self.calibration
       )
+      memory.release()
     scores = evaluate.score(self.model, params, self.reference)
-    change = scores.bits_per_byte - self.float_bits
+    per_byte = scores.bits_per_token * self.tokens_per_byte
+    change = per_byte - self.float_bits * self.tokens_per_byte
     config = full_config(self.config, run)
     bits = quantize.bits(params)
+    perplexity = {'perplexity': float(2 ** scores.bits_per_token.mean())}
     return {
       'recipe': recipe.name,
       'weight': run['weight'],
       'activation': run['activation'] or _activation(recipe),
       'bits_per_weight': operators.base.bits_per_weight(params),
       'megabytes': bits / 8 / MEGABYTE,
-      'bits_per_byte': float(scores.bits_per_byte.mean()),
-      'noise': evaluate.standard_error(scores.bits_per_byte),
+      'bits_per_byte': float(per_byte.mean()),
+      **(perplexity if self.tokens_per_byte != 1 else {}),
+      'noise': evaluate.standard_error(per_byte),
       'delta': float(change.mean()),
       'stderr': evaluate.standard_error(change),
       'kl': float(scores.kl_nats.mean()),
@@ -134,10 +146,11 @@ class Job:
         log(f'{done["recipe"]}: found in {file.name}')
         yield done
         continue
-      log(f'{build(run).name} ({i + 1} of {len(self.runs)})')
+      log(f'{self._build(run).name} ({i + 1} of {len(self.runs)})')
       if self.float_bits is None:
         self.prepare()
       row = self.run(run)
+      memory.release()
       results.append(file, row)
       yield row
 

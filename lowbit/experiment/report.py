@@ -47,10 +47,13 @@ def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
   """One line a row: recipe, bits per weight, megabytes, bits per byte, ...
 
   The change against float comes with its standard error over shards of text;
-  the Pareto front of bits and loss is marked by a star.
+  the Pareto front of bits and loss is marked by a star. Rows of a model whose
+  tokens are no bytes tell its perplexity, too.
   """
   front = {id(row) for row in pareto(rows)}
-  out = empty_table(*COLUMNS, title=title)
+  tokens = any('perplexity' in row for row in rows)
+  extra = ('perplexity',) if tokens else ()
+  out = empty_table(*COLUMNS[:4], *extra, *COLUMNS[4:], title=title)
   for row in rows:
     star = ' *' if id(row) in front else ''
     out.add_row(
@@ -58,6 +61,7 @@ def table(rows: Sequence[dict], title: str = '') -> rich_table.Table:
       _number(row, 'bits_per_weight', '.3f'),
       _number(row, 'megabytes', '.2f'),
       _number(row, 'bits_per_byte', '.4f'),
+      *(_number(row, key, '.2f') for key in extra),
       _change(row),
       _number(row, 'kl', '.5f'),
       _number(row, 'seconds', '.1f'),

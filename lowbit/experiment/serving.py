@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from lowbit import operators, quantize
-from lowbit.models import decoder
+from lowbit.models import decoder, rotary
 
 Cache = list[tuple[jax.Array, jax.Array]]  # Keys, values [B, S, K, C] a layer.
 
@@ -58,7 +58,8 @@ def forward(
   layers = []
   for i in range(config.layers):
     p = params[f'layers_{i}']
-    x, kept = _layer(p, x, cache[i], start, config, axis)
+    window = config.window if i >= config.window_from else 0
+    x, kept = _layer(p, x, cache[i], start, config, axis, window)
     layers.append(kept)
   x = _norm(params['final_norm'], x, config)
   if config.tied:
@@ -68,24 +69,27 @@ def forward(
   return logits.astype(jnp.float32), layers
 
 
-def _layer(p, x, cache, start, config, axis):
+def _layer(p, x, cache, start, config, axis, window):
   y = _norm(p['attention_norm'], x, config)
-  y, cache = _attention(p['attention'], y, cache, start, config)
+  y, cache = _attention(p['attention'], y, cache, start, config, window)
   x = x + _columns(p['attention']['out'], y, axis)
   y, mlp = _norm(p['mlp_norm'], x, config), p['mlp']
   y = jax.nn.silu(_dense(mlp['gate'], y)) * _dense(mlp['up'], y)
   return x + _columns(mlp['down'], y, axis), cache
 
 
-def _attention(p, x, cache, start, config):
+def _attention(p, x, cache, start, config, window):
   """Causal attention of this device's heads: [B, T, heads * C], cache."""
   batch, time = x.shape[:2]
   split = lambda name: _dense(p[name], x).reshape(
     batch, time, -1, config.head_dim
   )
   q, k, v = split('query'), split('key'), split('value')
-  q = decoder.rope(q, config.rope_base, start)
-  k = decoder.rope(k, config.rope_base, start)
+  if config.qk_norm:
+    q, k = _norm(p['query_norm'], q, config), _norm(p['key_norm'], k, config)
+  q, k = (
+    rotary.rope(y, config.rope_base, start, config.rope_factors) for y in (q, k)
+  )
   put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
     old, new.astype(old.dtype), start, axis=1
   )
@@ -96,7 +100,10 @@ def _attention(p, x, cache, start, config):
   )
   scores = scores * config.head_dim**-0.5
   at = start + jnp.arange(time)[:, None]
-  seen = jnp.arange(keys.shape[1])[None] <= at
+  slot = jnp.arange(keys.shape[1])[None]
+  seen = slot <= at
+  if window:
+    seen &= slot > at - window
   lowest = jnp.finfo(jnp.float32).min
   scores = jnp.where(seen[None, None, None], scores, lowest)
   weights = jax.nn.softmax(scores, axis=-1).astype(config.dtype)
@@ -112,7 +119,11 @@ def _dense(p, x):
   w = p['kernel']
   if isinstance(w, jax.Array):
     w = w.astype(x.dtype)
-  return operators.matmul(x, w)
+  y = operators.matmul(x, w)
+  if 'bias' not in p:
+    return y
+  bias = p['bias'].astype(y.dtype)
+  return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
 
 
 def _columns(p, x, axis):
@@ -124,10 +135,12 @@ def _columns(p, x, axis):
 
 
 def column_specs(params: dict, axis: str) -> dict:
-  """How params are spread: the last axis of every kernel over `axis`."""
+  """How params are spread: the columns of kernels and biases over `axis`."""
 
   def spec(path, leaf):
     names = [getattr(k, 'key', None) for k in path]
+    if 'bias' in names:
+      return P(axis)
     # One value for all columns stays whole.
     spreads = 'kernel' in names and leaf.ndim == 2 and leaf.shape[1] > 1
     return P(None, axis) if spreads else P()

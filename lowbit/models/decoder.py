@@ -1,7 +1,8 @@
 """A decoder language model as people build them today, in plain Linen.
 
-RMSNorm before each block, rotary positions, grouped-query attention, SwiGLU.
-Nothing here knows of quantization.
+RMSNorm before each block, rotary positions, grouped-query attention, SwiGLU;
+with the options of Llama, Mistral, Qwen2, Qwen3 and SmolLM2. Nothing here knows
+of quantization.
 """
 
 import dataclasses
@@ -9,6 +10,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from lowbit.models import rotary
 
 # Shapes: B batch, T time, D width, H heads, K kv heads, C head_dim, V vocab.
 
@@ -25,13 +28,22 @@ class DecoderConfig:
   head_dim: int = 64
   hidden: int = 640  # Width of the SwiGLU.
   rope_base: float = 10_000.0
+  rope_factors: tuple[float, ...] = ()  # Divide the head_dim / 2 frequencies.
   norm_eps: float = 1e-5
+  qkv_bias: bool = False
+  out_bias: bool = False  # Of attention.
+  mlp_bias: bool = False
+  qk_norm: bool = False  # RMSNorm of each head's queries and keys, as in Qwen3.
+  window: int = 0  # A token sees itself and window - 1 before; 0: all.
+  window_from: int = 0  # The first layer with a window.
   tied: bool = False  # Head = transposed embedding.
   scan_layers: bool = False  # One traced layer, stacked params.
   remat: bool = False
   dtype: str = 'float32'  # Of activations; logits are always float32.
 
   def __post_init__(self):
+    # JSON has lists, and a config must be hashable.
+    object.__setattr__(self, 'rope_factors', tuple(self.rope_factors))
     for field in ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'hidden'):
       if getattr(self, field) < 1:
         raise ValueError(f'`{field}` must be positive, got {self}.')
@@ -43,6 +55,21 @@ class DecoderConfig:
     if self.head_dim % 2:
       raise ValueError(
         f'`head_dim` must be even for rotary positions, got {self.head_dim}.'
+      )
+    if len(self.rope_factors) not in (0, self.head_dim // 2):
+      raise ValueError(
+        f'`rope_factors` must be {self.head_dim // 2} numbers, one for each '
+        f'frequency, or none; got {len(self.rope_factors)}.'
+      )
+    if self.window < 0 or self.window_from < 0:
+      raise ValueError(
+        f'`window` and `window_from` must not be negative, got {self.window} '
+        f'and {self.window_from}.'
+      )
+    if self.window and self.window_from and self.scan_layers:
+      raise ValueError(
+        '`scan_layers` runs one layer over and over: `window_from` must be 0, '
+        f'got {self.window_from}. Unroll the layers.'
       )
 
 
@@ -62,48 +89,41 @@ class RMSNorm(nn.Module):
     return jnp.einsum('...d,d->...d', x, scale).astype(self.dtype)
 
 
-def rope(x: jax.Array, base: float, start=0) -> jax.Array:
-  """Rotary positions, rotate-half order: x [B, T, H, C] -> the same shape.
-
-  The first of the T positions is `start`, an int or an int32 scalar.
-  """
-  half = x.shape[-1] // 2
-  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  position = (jnp.arange(x.shape[1]) + start).astype(jnp.float32)
-  angle = jnp.outer(position, frequency)
-  cos, sin = (f(angle)[None, :, None, :] for f in (jnp.cos, jnp.sin))
-  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-  return rotated.astype(x.dtype)
-
-
 class Attention(nn.Module):
   """Causal grouped-query self-attention."""
 
   config: DecoderConfig
+  window: int = 0  # 0: all tokens before.
 
   @nn.compact
   def __call__(self, x):
     """Maps x [B, T, D] to [B, T, D]."""
     c = self.config
-    dense = lambda name, n: nn.Dense(
-      n, use_bias=False, dtype=c.dtype, name=name
+    dense = lambda name, n, bias: nn.Dense(
+      n, use_bias=bias, dtype=c.dtype, name=name
     )
-    split = lambda y, heads: y.reshape(*y.shape[:2], heads, c.head_dim)
-    q = split(dense('query', c.heads * c.head_dim)(x), c.heads)
-    k = split(dense('key', c.kv_heads * c.head_dim)(x), c.kv_heads)
-    v = split(dense('value', c.kv_heads * c.head_dim)(x), c.kv_heads)
-    q, k = rope(q, c.rope_base), rope(k, c.rope_base)
+    project = lambda name, heads: dense(name, heads * c.head_dim, c.qkv_bias)(
+      x
+    ).reshape(*x.shape[:2], heads, c.head_dim)
+    q, k = project('query', c.heads), project('key', c.kv_heads)
+    v = project('value', c.kv_heads)
+    if c.qk_norm:
+      norm = lambda name: RMSNorm(c.norm_eps, c.dtype, name=name)
+      q, k = norm('query_norm')(q), norm('key_norm')(k)
+    q, k = (rotary.rope(y, c.rope_base, factors=c.rope_factors) for y in (q, k))
     q = q.reshape(*q.shape[:2], c.kv_heads, -1, c.head_dim)
     scores = jnp.einsum(
       'btkgc,bskc->bkgts', q, k, preferred_element_type=jnp.float32
     )
     scores = scores * c.head_dim**-0.5
-    causal = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None, None]
-    scores = jnp.where(causal, scores, jnp.finfo(jnp.float32).min)
+    seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    if self.window:
+      seen = jnp.triu(seen, 1 - self.window)
+    seen = seen[None, None, None]
+    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(c.dtype)
     y = jnp.einsum('bkgts,bskc->btkgc', weights, v)
-    return dense('out', c.width)(y.reshape(*y.shape[:2], -1))
+    return dense('out', c.width, c.out_bias)(y.reshape(*y.shape[:2], -1))
 
 
 class SwiGLU(nn.Module):
@@ -116,7 +136,7 @@ class SwiGLU(nn.Module):
     """Maps x [B, T, D] to [B, T, D]."""
     c = self.config
     dense = lambda name, n: nn.Dense(
-      n, use_bias=False, dtype=c.dtype, name=name
+      n, use_bias=c.mlp_bias, dtype=c.dtype, name=name
     )
     hidden = jax.nn.silu(dense('gate', c.hidden)(x)) * dense('up', c.hidden)(x)
     return dense('down', c.width)(hidden)
@@ -126,13 +146,15 @@ class Layer(nn.Module):
   """Attention and SwiGLU, each behind a norm and around a residual."""
 
   config: DecoderConfig
+  window: int = 0
 
   @nn.compact
   def __call__(self, x):
     """Maps the residual stream x [B, T, D] to the next."""
     c = self.config
     norm = lambda name: RMSNorm(c.norm_eps, c.dtype, name=name)
-    x = x + Attention(c, name='attention')(norm('attention_norm')(x))
+    attention = Attention(c, self.window, name='attention')
+    x = x + attention(norm('attention_norm')(x))
     return x + SwiGLU(c, name='mlp')(norm('mlp_norm')(x))
 
 
@@ -150,7 +172,7 @@ class Decoder(nn.Module):
     layer = nn.remat(Layer) if c.remat else Layer
     if c.scan_layers:
       body = lambda module, x: (module(x), None)
-      stack = layer(c, name='layers')
+      stack = layer(c, c.window, name='layers')
       x, _ = nn.scan(
         body,
         variable_axes={True: 0},
@@ -159,7 +181,8 @@ class Decoder(nn.Module):
       )(stack, x)
     else:
       for i in range(c.layers):
-        x = layer(c, name=f'layers_{i}')(x)
+        window = c.window if i >= c.window_from else 0
+        x = layer(c, window, name=f'layers_{i}')(x)
     x = RMSNorm(c.norm_eps, c.dtype, name='final_norm')(x)
     if c.tied:
       logits = embed.attend(x)

@@ -1,5 +1,7 @@
 """The served forward is the model's, with and without a cache and a mesh."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,25 @@ MODEL = decoder.Decoder(CONFIG)
 TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 64)
 
 
-def float_params():
-  return jax.jit(MODEL.init)(jax.random.key(1), TOKENS)['params']
+# All that a decoder may have besides, with biases that are not zero.
+FULL = dataclasses.replace(
+  CONFIG,
+  rope_factors=(1.0, 1.0, 1.0, 1.5, 2.0, 3.0, 4.0, 4.0),
+  qkv_bias=True,
+  out_bias=True,
+  mlp_bias=True,
+  qk_norm=True,
+  window=3,
+  window_from=1,
+)
+
+
+def float_params(model=MODEL):
+  params = jax.jit(model.init)(jax.random.key(1), TOKENS)['params']
+  is_bias = lambda path: path[-1].key == 'bias'
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: x + 0.1 if is_bias(path) else x, params
+  )
 
 
 def packed_params():
@@ -28,13 +47,15 @@ def packed_params():
   return operators.pack(params)
 
 
-def test_prefill_and_decode_steps_give_the_models_logits():
-  params = packed_params()
-  want = lb.apply(MODEL, params, TOKENS)
+@pytest.mark.parametrize('config', [CONFIG, FULL], ids=['packed', 'options'])
+def test_prefill_and_decode_steps_give_the_models_logits(config):
+  model = decoder.Decoder(config)
+  params = packed_params() if config is CONFIG else float_params(model)
+  want = lb.apply(model, params, TOKENS)
   cache = serving.empty_cache(CONFIG, 2, 9)
   step = jax.jit(
     lambda tokens, cache, start: serving.forward(
-      params, tokens, cache, start, CONFIG
+      params, tokens, cache, start, config
     )
   )
   logits, cache = step(TOKENS[:, :5], cache, jnp.int32(0))
@@ -58,15 +79,17 @@ def test_packed_params_are_served_alike_and_small():
   chex.assert_trees_all_close(logits, dense, atol=limit)
 
 
-def test_a_mesh_of_one_device_changes_nothing():
-  params = packed_params()
+@pytest.mark.parametrize('config', [CONFIG, FULL], ids=['packed', 'options'])
+def test_a_mesh_of_one_device_changes_nothing(config):
+  model = decoder.Decoder(config)
+  params = packed_params() if config is CONFIG else float_params(model)
   mesh = jax.sharding.Mesh(
     np.asarray(jax.devices()[:1]).reshape(1, 1), ('data', 'model')
   )
-  step, _ = serving.sharded_forward(mesh, params, CONFIG)
-  cache = serving.empty_cache(CONFIG, 2, 7)
+  step, _ = serving.sharded_forward(mesh, params, config)
+  cache = serving.empty_cache(config, 2, 7)
   got, _ = jax.jit(step)(params, TOKENS, cache, jnp.int32(0))
-  want = lb.apply(MODEL, params, TOKENS)
+  want = lb.apply(model, params, TOKENS)
   chex.assert_trees_all_close(got, want, atol=1e-4 * float(abs(want).max()))
 
 

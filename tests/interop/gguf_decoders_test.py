@@ -1,0 +1,138 @@
+"""Decoders from GGUF files: the same logits, and clear refusals."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lowbit.interop import gguf_decoders, gguf_file, gguf_tokenizer
+from lowbit.models import rotary
+from tests.interop import gguf_cases
+
+TOKENS = jax.random.randint(
+  jax.random.key(3), (2, 9), 0, gguf_cases.SIZES['vocab']
+)
+CASES = {
+  'llama': {},
+  'llama tied': dict(tied=True, rope_base=1e5, norm_eps=1e-6),
+  'llama 3.1': dict(rope_factors=(1.0, 1.5, 4.0, 8.0)),
+  'llama window': dict(window=4, qkv_bias=True, out_bias=True, mlp_bias=True),
+  'qwen2': dict(qkv_bias=True, tied=True),
+  'qwen3': dict(qk_norm=True),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_file_gives_the_model_that_was_written(tmp_path, case):
+  model, params = gguf_cases.model(**CASES[case])
+  path = tmp_path / 'm.gguf'
+  gguf_cases.write(path, model, params, case.split()[0])
+  found, loaded = gguf_decoders.load(gguf_file.GgufFile(path))
+  chex.assert_trees_all_equal(loaded, params)
+  near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)
+  chex.assert_trees_all_close(
+    found.apply({'params': loaded}, TOKENS),
+    model.apply({'params': params}, TOKENS),
+    atol=1e-5,
+  )
+  near(found.config.rope_base, model.config.rope_base)
+  assert found.config.window == model.config.window
+
+
+def interleaved(x, base):
+  """Rotary positions of pairs (2 i, 2 i + 1), as llama.cpp turns them."""
+  pairs = np.asarray(x, np.float64).reshape(*x.shape[:-1], -1, 2)
+  half = pairs.shape[-2]
+  angle = np.arange(x.shape[1])[:, None] * base ** (-np.arange(half) / half)
+  turn = np.exp(1j * angle)[None, :, None]
+  turned = (pairs[..., 0] + 1j * pairs[..., 1]) * turn
+  return np.stack([turned.real, turned.imag], -1).reshape(x.shape)
+
+
+def test_permuted_rows_under_interleaved_pairs_are_rotate_half():
+  q, k = np.random.default_rng(0).standard_normal((2, 1, 6, 3, 8), np.float32)
+  dots = lambda a, b: np.einsum('bthc,bshc->bhts', a, b)
+  want = dots(*(np.asarray(rotary.rope(jnp.asarray(y), 1e4)) for y in (q, k)))
+  rows = lambda y: gguf_cases.permuted(y.reshape(6, 24).T, 3).T.reshape(y.shape)
+  got = dots(*(interleaved(rows(y), 1e4) for y in (q, k)))
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+REFUSED = {
+  'missing .*blk.1.ffn_up.weight': dict(without=('blk.1.ffn_up.weight',)),
+  'unknown .*blk.1': {'llama.block_count': 1},
+  'claims 1000000 layers': {'llama.block_count': 1_000_000},
+  'has the shape .* ask for': {'llama.feed_forward_length': 63},
+  'must be a multiple': {'llama.attention.head_count_kv': 3},
+  'keys and values differ': {'llama.attention.value_length': 4},
+  'part of each head': {'llama.rope.dimension_count': 4},
+  'experts': {'llama.expert_count': 8},
+  "type 'yarn'": {'llama.rope.scaling.type': 'yarn'},
+  'of at least 0': {'llama.embedding_length': 'wide'},
+  'token_embd.weight of 2 axes': dict(without=('token_embd.weight',)),
+}
+
+
+@pytest.mark.parametrize('rule', REFUSED)
+def test_what_does_not_fit_is_refused(tmp_path, rule):
+  model, params = gguf_cases.model()
+  changes = REFUSED[rule]
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **changes)
+  with pytest.raises(ValueError, match=rule):
+    gguf_decoders.load(gguf_file.GgufFile(path))
+
+
+def test_other_architectures_are_refused(tmp_path):
+  model, params = gguf_cases.model()
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, 'mamba')
+  with pytest.raises(ValueError, match="'mamba'; .* llama, qwen2, qwen3"):
+    gguf_decoders.load(gguf_file.GgufFile(path))
+
+
+def tokenizer(tmp_path, **fields):
+  model, params = gguf_cases.model()
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
+  return gguf_tokenizer.build(gguf_file.GgufFile(path))
+
+
+def test_tokens_are_merged_and_come_back(tmp_path):
+  found = tokenizer(tmp_path)
+  text = 'the cat and the dog, 12 ünïts\n'
+  encoded = found.encode(text)
+  assert encoded.tokens[0] == 'the'
+  assert 'Ġand' in encoded.tokens
+  assert '12' not in encoded.tokens  # Digits stand alone.
+  assert found.decode(encoded.ids) == text
+  assert found.encode('the<|endoftext|>').ids[-1] == 0
+
+
+@pytest.mark.parametrize('pre', ['gpt-2', 'llama-bpe', 'qwen2'])
+def test_other_cuts(tmp_path, pre):
+  found = tokenizer(tmp_path, **{'tokenizer.ggml.pre': pre})
+  tokens = found.encode('and the 12').tokens
+  assert tokens[:2] == ['and', 'Ġthe']
+  # Of these, only Qwen's rules part digits.
+  assert ('12' in tokens) == (pre != 'qwen2')
+
+
+T = 'tokenizer.ggml.'
+BAD_TOKENIZERS = {
+  "of the kind 'llama'": {f'{T}model': 'llama'},
+  "rules of 'odd'": {f'{T}pre': 'odd'},
+  'two equal tokens': {f'{T}tokens': ['a', 'a']},
+  'does not fit the model': {
+    f'{T}tokens': [*gguf_cases.TOKENS, 'extra'],
+    f'{T}token_type': [1] * (len(gguf_cases.TOKENS) + 1),
+  },
+  'do not fit its tokens': {f'{T}merges': ['q zz']},
+  'no list of strings tokenizer.ggml.merges': {f'{T}merges': 3},
+  'of no two': {f'{T}merges': ['a b c']},
+  'kinds of the shape': {f'{T}token_type': [1, 1]},
+}
+
+
+@pytest.mark.parametrize('rule', BAD_TOKENIZERS)
+def test_tokenizers_that_do_not_fit(tmp_path, rule):
+  with pytest.raises(ValueError, match=rule):
+    tokenizer(tmp_path, **BAD_TOKENIZERS[rule])

@@ -1,0 +1,70 @@
+"""Logits of transformers on torch, on tiny random models of each kind."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lowbit.interop import hf_decoders, hugging_face
+
+pytestmark = [
+  pytest.mark.slow,
+  # torch and transformers warn of their own changes to come.
+  pytest.mark.filterwarnings('ignore'),
+]
+SIZES = dict(
+  vocab_size=96,
+  hidden_size=32,
+  num_hidden_layers=2,
+  num_attention_heads=4,
+  num_key_value_heads=2,
+  intermediate_size=48,
+  max_position_embeddings=128,
+)
+LLAMA3 = {
+  'rope_type': 'llama3',
+  'rope_theta': 10_000.0,
+  'factor': 8.0,
+  'low_freq_factor': 1.0,
+  'high_freq_factor': 4.0,
+  'original_max_position_embeddings': 64,
+}
+DECODERS = {
+  'Llama': dict(attention_bias=True, mlp_bias=True),
+  'Llama 3.1': dict(rope_parameters=LLAMA3, tie_word_embeddings=True),
+  'Mistral': dict(sliding_window=5, head_dim=16),
+  'Qwen2': dict(tie_word_embeddings=True),
+  'Qwen2 window': dict(
+    use_sliding_window=True, sliding_window=5, max_window_layers=1
+  ),
+  'Qwen3': dict(head_dim=16),
+}
+
+
+def random_model(transformers, torch, name, classes, config):
+  """A model whose biases and gains are random, too."""
+  torch.manual_seed(0)
+  model = getattr(transformers, classes)(
+    getattr(transformers, f'{name}Config')(**config)
+  )
+  with torch.no_grad():
+    for p in model.parameters():
+      p.add_(0.1 * torch.randn_like(p))
+  return model.eval()
+
+
+@pytest.mark.parametrize('case', DECODERS)
+def test_decoders(tmp_path, case):
+  import torch
+  import transformers
+
+  name = case.split()[0]
+  theirs = random_model(
+    transformers, torch, name, f'{name}ForCausalLM', SIZES | DECODERS[case]
+  )
+  theirs.save_pretrained(tmp_path, max_shard_size='40KB')
+  tokens = np.random.default_rng(0).integers(0, 96, (2, 17))
+  with torch.no_grad():
+    want = theirs(torch.as_tensor(tokens)).logits.numpy()
+  model, params = hf_decoders.load(hugging_face.read(tmp_path))
+  got = model.apply({'params': params}, jnp.asarray(tokens))
+  np.testing.assert_allclose(got, want, atol=1e-4)
