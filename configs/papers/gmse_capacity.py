@@ -4,7 +4,7 @@ GMSE is the mean squared error of a representation of N(0, 1) at its best scale,
 here by integration over a fine grid of quantiles, for formats and for keeping
 the larger half of the weights. Its order is the order of what the
 representations cost the embedded decoder, rounded after training, whatever they
-are; the ablation ranks them by their bits. (The paper trains, and finds noise of
+are; the ablation ranks them by bits. (The paper trains, and finds noise of
 equal error equally bad. After training it is not: Gaussian noise of the error
 of int3 in each matrix cost .018 bits a byte, rounding .029.)
 """

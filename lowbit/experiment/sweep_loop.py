@@ -5,9 +5,12 @@ checkpoints go after that, so that at any instant each run is finished, in
 flight with a checkpoint, or not begun.
 """
 
+import contextlib
 import dataclasses
+import fcntl
+import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +105,16 @@ class Sweep:
 
     Returns:
       The rows of all runs of the grid, in its order.
+
+    Raises:
+      ValueError: If another process runs a sweep in this folder.
     """
+    with _alone(self.out):
+      self._run(show)
+    rows = {r['config_hash']: r for r in results.read(self.file)}
+    return [rows[h] for h in self.by_hash]
+
+  def _run(self, show) -> None:
     for status in self.statuses:
       begun = time.monotonic()
       status.state = 'trains'
@@ -115,8 +127,6 @@ class Sweep:
       self.finished |= {r['config_hash']: r for r in fresh}
       status.state = 'finished'
       show(status)
-    rows = {r['config_hash']: r for r in results.read(self.file)}
-    return [rows[h] for h in self.by_hash]
 
   def _train(self, status: Status, show):
     config, group = self.config, status.group
@@ -192,6 +202,20 @@ class Sweep:
         }
       )
     return rows
+
+
+@contextlib.contextmanager
+def _alone(out: pathlib.Path) -> Iterator[None]:
+  """Holds the folder's lock, which the system frees however a process ends."""
+  with (out / '.lock').open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise ValueError(
+        f'`out` {out} is the folder of a sweep that runs now. Wait for it, or '
+        'give another with --out=DIR.'
+      ) from error
+    yield
 
 
 def _post(program, members, spec: str):

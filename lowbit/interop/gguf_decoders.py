@@ -8,7 +8,7 @@ from lowbit.models import decoder
 
 ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
 _PERMUTED = ('llama',)  # Queries and keys in the order of interleaved pairs.
-_FACTORS = 'rope_freqs.weight'
+FACTORS = 'rope_freqs.weight'
 _BLOCK = {  # Their name -> ours, of the matrices of a layer.
   'attn_q': 'attention/query',
   'attn_k': 'attention/key',
@@ -32,8 +32,8 @@ def load(file: gguf_file.GgufFile) -> tuple[decoder.Decoder, dict]:
     file,
     model,
     (jax.ShapeDtypeStruct((1, 8), jnp.int32),),
-    sources(file, model.config),
-    ignored=_FACTORS.replace('.', r'\.'),
+    sources_of(model.config, file.architecture),
+    ignored=FACTORS.replace('.', r'\.'),
   )
 
 
@@ -84,13 +84,13 @@ def _check_supported(file) -> None:
 
 def _factors(file, head_dim: int) -> tuple[float, ...]:
   """What divides the rotary frequencies: a tensor (Llama 3.1), or a number."""
-  if _FACTORS in file.shapes:
-    if file.shapes[_FACTORS] != (head_dim // 2,):
+  if FACTORS in file.shapes:
+    if file.shapes[FACTORS] != (head_dim // 2,):
       raise ValueError(
-        f'Tensor {_FACTORS} of `path` {file.path} has the shape '
-        f'{file.shapes[_FACTORS]}, not ({head_dim // 2},).'
+        f'Tensor {FACTORS} of `path` {file.path} has the shape '
+        f'{file.shapes[FACTORS]}, not ({head_dim // 2},).'
       )
-    return tuple(file.read(_FACTORS).tolist())
+    return tuple(file.read(FACTORS).tolist())
   kind = file.fields.get(f'{file.architecture}.rope.scaling.type', 'none')
   if kind == 'none':
     return ()
@@ -102,10 +102,10 @@ def _factors(file, head_dim: int) -> tuple[float, ...]:
   return (file.number('rope.scaling.factor', 1.0),) * (head_dim // 2)
 
 
-def sources(
-  file: gguf_file.GgufFile, c: decoder.DecoderConfig
+def sources_of(
+  c: decoder.DecoderConfig, architecture: str
 ) -> dict[str, layout.Source]:
-  """The layout of the decoder in GGUF's names."""
+  """The layout of a decoder in GGUF's names."""
   found = {
     'embed/embedding': layout.Source('token_embd.weight'),
     'final_norm/scale': layout.Source('output_norm.weight'),
@@ -113,14 +113,17 @@ def sources(
   if not c.tied:
     found['head/kernel'] = layout.kernel('output.weight')
   for i in range(c.layers):
-    found |= _layer_sources(f'blk.{i}', f'layers_{i}', c, file.architecture)
+    found |= _layer_sources(f'blk.{i}', f'layers_{i}', c, architecture)
   return found
 
 
 def _layer_sources(theirs, ours, c, architecture) -> dict[str, layout.Source]:
   norms = {'attn_norm': 'attention_norm', 'ffn_norm': 'mlp_norm'}
   if c.qk_norm:
-    norms |= {f'attn_{a[0]}_norm': f'attention/{a}_norm' for a in _HEADS}
+    norms |= {
+      'attn_q_norm': 'attention/query_norm',
+      'attn_k_norm': 'attention/key_norm',
+    }
   found = {
     f'{ours}/{mine}/scale': layout.Source(f'{theirs}.{name}.weight')
     for name, mine in norms.items()
@@ -129,7 +132,8 @@ def _layer_sources(theirs, ours, c, architecture) -> dict[str, layout.Source]:
     ('ffn_gate', 'ffn_up', 'ffn_down'), c.mlp_bias
   )
   for name, mine in _BLOCK.items():
-    turn = _rows(name, c, architecture)
+    heads = _permuted_heads(mine, c, architecture)
+    turn = layout.unpermute(heads) if heads else lambda w: w
     found[f'{ours}/{mine}/kernel'] = layout.Source(
       f'{theirs}.{name}.weight', lambda w, turn=turn: turn(w).T
     )
@@ -140,12 +144,17 @@ def _layer_sources(theirs, ours, c, architecture) -> dict[str, layout.Source]:
   return found
 
 
-_HEADS = ('query', 'key')
+def _permuted_heads(path: str, c: decoder.DecoderConfig, architecture) -> int:
+  """Heads whose rows GGUF reorders, for a path with a layer's names; or 0."""
+  if architecture not in _PERMUTED:
+    return 0
+  for name, heads in {'query': c.heads, 'key': c.kv_heads}.items():
+    if f'attention/{name}' in path and 'norm' not in path:
+      return heads
+  return 0
 
 
-def _rows(name: str, c: decoder.DecoderConfig, architecture: str):
-  """How the rows of a matrix are ordered."""
-  heads = {'attn_q': c.heads, 'attn_k': c.kv_heads}.get(name)
-  if heads is None or architecture not in _PERMUTED:
-    return lambda w: w
-  return layout.unpermute(heads)
+def permute_of(path: str, c: decoder.DecoderConfig, architecture: str):
+  """What brings the rows of a param [out, ...] in GGUF's order."""
+  heads = _permuted_heads(path, c, architecture)
+  return layout.permute(heads) if heads else lambda w: w

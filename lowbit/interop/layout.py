@@ -56,6 +56,16 @@ def unpermute(heads: int) -> Callable:
   return turn
 
 
+def permute(heads: int) -> Callable:
+  """The inverse of `unpermute`."""
+
+  def turn(w):
+    halves = w.reshape(heads, 2, -1, *w.shape[1:])
+    return halves.swapaxes(1, 2).reshape(w.shape)
+
+  return turn
+
+
 def assemble(
   checkpoint: Checkpoint,
   model,

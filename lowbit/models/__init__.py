@@ -1,5 +1,11 @@
 """Small Linen models that know nothing of quantization."""
 
-from lowbit.models import classifiers, decoder, loss, super_resolution
+from lowbit.models import (
+  classifiers,
+  decoder,
+  distillation,
+  loss,
+  super_resolution,
+)
 
-__all__ = ['classifiers', 'decoder', 'loss', 'super_resolution']
+__all__ = ['classifiers', 'decoder', 'distillation', 'loss', 'super_resolution']

@@ -1,6 +1,7 @@
 """How a tensor maps onto a format: specs, scales, QTensor, packing."""
 
 from lowbit import packages
+from lowbit.quantize.bit_attention import BitAttention
 from lowbit.quantize.blocking import Blocks
 from lowbit.quantize.estimators import (
   Estimator,
@@ -42,6 +43,7 @@ from lowbit.quantize.spec import SHORTHANDS, Spec
 __all__ = [
   'SHORTHANDS',
   'Absmax',
+  'BitAttention',
   'Blocks',
   'Delayed',
   'Density',

@@ -1,6 +1,6 @@
 """One function a paper -> Recipe."""
 
-from lowbit.recipes.training import pretraining, qat
+from lowbit.recipes.training import dqa, pams, pretraining, qat
 from lowbit.recipes.weights import (
   awq,
   floating,
@@ -12,9 +12,11 @@ from lowbit.recipes.weights import (
 
 __all__ = [
   'awq',
+  'dqa',
   'floating',
   'gptq',
   'nearest',
+  'pams',
   'pretraining',
   'qat',
   'quarot',

@@ -30,6 +30,50 @@ def qat(
   return Recipe(f'qat {name}', (*weights.kept(keep), rule), ramp=ramp)
 
 
+def dqa(
+  specs: tuple[Spec | str, ...] = (
+    'int2z@channel',
+    'int4z@channel',
+    'int8z@channel',
+  ),
+  keep: tuple[str, ...] = (),
+) -> Recipe:
+  """DQA (P036): weights mixed of several widths, cooled to the lowest.
+
+  While training, `quantize.bit_attention.cool` sets the temperature of the
+  quantizers and `cost` joins the loss; in the end weights are stored by the
+  first spec. Hermann et al., 2021 (arXiv:2103.13322).
+
+  Args:
+    specs: Of rising width; the first is what is left.
+    keep: Patterns of weights that stay in float.
+  """
+  mix = quantize.BitAttention(specs)
+  name = f'dqa {mix.lowest}'
+  return Recipe(name, (*weights.kept(keep), Rule('.*', mix)))
+
+
+def pams(
+  bits: int = 8,
+  learned: bool = True,
+  keep: tuple[str, ...] = ('(head|tail)/kernel',),
+) -> Recipe:
+  """PAMS (P110): absmax weights, a learned symmetric clip of activations.
+
+  For super-resolution nets, whose head and tail stay in float. Train with
+  `models.distillation.spatial_distance` beside L1. Li et al., 2020
+  (arXiv:2011.04212).
+
+  Args:
+    bits: Of weights and activations.
+    learned: False takes each batch's largest magnitude instead.
+    keep: Patterns of weights whose layers stay in float.
+  """
+  clip = quantize.Pams(bits) if learned else f'int{bits}@tensor'
+  rule = Rule('.*', f'int{bits}@tensor', clip)
+  return Recipe(f'pams {bits} bits', (*weights.kept(keep), rule))
+
+
 def pretraining(
   weight: Spec | str = 'mxfp8_e4m3',
   activation: Spec | str = 'mxfp8_e4m3',

@@ -224,6 +224,18 @@ def test_results_of_another_config_are_an_error(tmp_path):
     sweep_loop.Sweep(other, tmp_path)
 
 
+def test_one_process_runs_a_folder(tmp_path, whole):
+  first = sweep_loop.Sweep(smoke(), tmp_path)
+  second = sweep_loop.Sweep(smoke(), tmp_path)
+
+  def show(status):
+    del status
+    with pytest.raises(ValueError, match='runs now'):
+      second.run()
+
+  assert plain(first.run(show)) == whole
+
+
 @pytest.mark.parametrize(
   'change, hint',
   [

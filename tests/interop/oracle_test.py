@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lowbit.interop import hf_decoders, hugging_face
+from lowbit.interop import hf_decoders, hf_encoders, hugging_face
 
 pytestmark = [
   pytest.mark.slow,
@@ -68,3 +68,30 @@ def test_decoders(tmp_path, case):
   model, params = hf_decoders.load(hugging_face.read(tmp_path))
   got = model.apply({'params': params}, jnp.asarray(tokens))
   np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_bert(tmp_path):
+  import torch
+  import transformers
+
+  sizes = {k: v for k, v in SIZES.items() if k != 'num_key_value_heads'}
+  theirs = random_model(transformers, torch, 'Bert', 'BertModel', sizes)
+  theirs.save_pretrained(tmp_path)
+  rng = np.random.default_rng(0)
+  tokens, types = rng.integers(0, 96, (2, 9)), rng.integers(0, 2, (2, 9))
+  mask = np.arange(9)[None] < np.asarray([[9], [5]])
+  with torch.no_grad():
+    want = theirs(
+      torch.as_tensor(tokens),
+      attention_mask=torch.as_tensor(mask.astype(int)),
+      token_type_ids=torch.as_tensor(types),
+    ).last_hidden_state.numpy()
+  model, params = hf_encoders.load(hugging_face.read(tmp_path))
+  got = model.apply(
+    {'params': params},
+    jnp.asarray(tokens),
+    jnp.asarray(mask),
+    jnp.asarray(types),
+  )
+  np.testing.assert_allclose(got[0], want[0], atol=1e-4)
+  np.testing.assert_allclose(got[1, :5], want[1, :5], atol=1e-4)
