@@ -88,6 +88,8 @@ def state_shardings(state, mesh: jax.sharding.Mesh):
   def place(path, leaf):
     names = [str(getattr(k, 'key', getattr(k, 'name', ''))) for k in path]
     spec = _spec(names, leaf.shape, mesh)
+    if names[-1] == 'scale':  # Fewer than codes, and small: whole is fine.
+      spec = _fitting(spec, leaf.shape, mesh)
     _check('/'.join(n for n in names if n), leaf.shape, spec, mesh)
     return NamedSharding(mesh, spec)
 
@@ -108,10 +110,19 @@ def _spec(names: list[str], shape: tuple[int, ...], mesh) -> P:
   return P(*lead, 'data', 'model')
 
 
+def _fitting(spec, shape, mesh) -> P:
+  divides = lambda a, n: n % _parts(a, mesh) == 0
+  return P(*(a if divides(a, n) else None for a, n in zip(spec, shape)))
+
+
+def _parts(axis, mesh) -> int:
+  names = axis if isinstance(axis, tuple) else (axis,)
+  return math.prod(mesh.shape[name] for name in names if name)
+
+
 def _check(path, shape, spec, mesh) -> None:
   for size, axis in zip(shape, spec):
-    names = axis if isinstance(axis, tuple) else (axis,)
-    parts = math.prod(mesh.shape[name] for name in names if name)
+    parts = _parts(axis, mesh)
     if size % parts:
       raise ValueError(
         f'{path} of shape {shape} does not divide: an axis of {size} over the '

@@ -56,7 +56,14 @@ def schedule(
   )
 
 
-OPTIMIZERS = {'adamw': optax.adamw, 'adamw8bit': optim.adamw8bit}
+# Moments that lie on a mesh as their parameters do.
+SPREAD = optim.Moments(
+  optim.Rows('dynamic8@g32'), optim.Rows('udynamic8@g32'), keep=('embedding',)
+)
+OPTIMIZERS = {
+  'adamw': optax.adamw,
+  'adamw8bit': functools.partial(optim.adamw8bit, moments=SPREAD),
+}
 
 
 def optimizer(config) -> optax.GradientTransformation:

@@ -53,7 +53,7 @@ from lowbit.optim.preconditioned import (
   shampoo4bit,
 )
 from lowbit.optim.quantized_state import quantize_state
-from lowbit.optim.storage import Flat
+from lowbit.optim.storage import Flat, Rows
 from lowbit.optim.structured import Factored, RankOne
 from lowbit.optim.weights import (
   apply_updates,
@@ -72,6 +72,7 @@ __all__ = [
   'Flat',
   'Moments',
   'RankOne',
+  'Rows',
   'SpecGrid',
   'StatsGrid',
   'adam8bit',

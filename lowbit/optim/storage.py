@@ -85,8 +85,42 @@ class Flat:
     return quantize.dequantize(q).reshape(shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Blocks along the last axis of a tensor that keeps its shape.
+
+  Codes and scales lie on a mesh as the parameter does, where a flattened tensor
+  would be gathered. Otherwise as `Flat`.
+
+  Attributes:
+    spec: Spec or its name, such as 'dynamic8@g32'.
+  """
+
+  spec: quantize.Spec | str
+
+  def __post_init__(self):
+    object.__setattr__(self, 'spec', Flat(self.spec).spec)
+
+  def encode(self, x, key=None):
+    """Stores `x` as a QTensor of its shape, packed below 8 bits."""
+    if Flat(self.spec).is_plain and key is None:
+      q = _encode_plain(x, self.spec)
+    else:
+      q = quantize.quantize(x, self.spec, -1, key)
+    return quantize.pack(q) if self.spec.format.bits < 8 else q
+
+  def decode(self, stored, shape):
+    """See `Storage`."""
+    check_spec(stored, (quantize.QTensor, quantize.PackedQTensor), self.spec)
+    is_packed = isinstance(stored, quantize.PackedQTensor)
+    q = quantize.unpack(stored) if is_packed else stored
+    if q.shape != tuple(shape):
+      raise other(f'codes of {q.shape}', f'a parameter of {shape}')
+    return quantize.dequantize(q)
+
+
 def _encode_plain(x, spec) -> quantize.QTensor:
-  """`quantize` of a vector, but a block of zeros has scale 0.
+  """`quantize` along the last axis, but a block of zeros has scale 0.
 
   It multiplies by 1 / scale, one division a block, and one rounding more.
   """

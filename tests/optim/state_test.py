@@ -106,3 +106,33 @@ def test_names():
   assert set(optim.__all__) <= set(dir(optim))
   assert lb.optim is optim
   assert optim.state_bits(()) == 0
+
+
+def test_rows_keep_the_shape_and_are_flat_blocks_where_these_fit():
+  x = jax.random.normal(jax.random.key(0), (3, 8, 64)).at[1, 2].set(0)
+  rows, flat = optim.Rows('dynamic8@g32'), optim.Flat('dynamic8@g32')
+  stored, other = rows.encode(x), flat.encode(x)
+  assert stored.codes.shape == x.shape
+  assert stored.scale.shape == (3, 8, 2)
+  chex.assert_trees_all_equal(
+    rows.decode(stored, x.shape), flat.decode(other, x.shape)
+  )
+  assert not rows.decode(stored, x.shape)[1, 2].any()
+  small = optim.Rows('de0_4@g32').encode(x)
+  assert small.words.size == x.size // 2
+  with pytest.raises(ValueError, match='a parameter of'):
+    rows.decode(stored, (24, 64))
+
+
+def test_adam_over_rows_is_adam_over_flat_blocks():
+  params = {'w': jax.random.normal(jax.random.key(0), (64, 128))}
+  grads = jax.tree.map(jnp.cos, params)
+  results = []
+  for kind in (optim.Rows, optim.Flat):
+    moments = optim.Moments(kind('dynamic8@g32'), kind('udynamic8@g32'))
+    tx = optim.adamw8bit(1e-3, moments=moments)
+    state = tx.init(params)
+    for _ in range(3):
+      updates, state = tx.update(grads, state, params)
+    results.append(updates)
+  chex.assert_trees_all_close(*results, rtol=1e-6)
