@@ -3,9 +3,17 @@
 from lowbit.models import (
   classifiers,
   decoder,
+  dequantizer,
   distillation,
   loss,
   super_resolution,
 )
 
-__all__ = ['classifiers', 'decoder', 'distillation', 'loss', 'super_resolution']
+__all__ = [
+  'classifiers',
+  'decoder',
+  'dequantizer',
+  'distillation',
+  'loss',
+  'super_resolution',
+]

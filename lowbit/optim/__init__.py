@@ -10,6 +10,7 @@ chain: `scale_by_*`, `interval_gradients`, `prune_gradients`,
 from lowbit.optim import (
   bitwise,
   expansion,
+  federated,
   matrix,
   self_compression,
 )
@@ -88,6 +89,7 @@ __all__ = [
   'describe',
   'effective_descent',
   'expansion',
+  'federated',
   'freeze_confident',
   'interval_gradients',
   'lion8bit',
