@@ -36,21 +36,20 @@ class Stepper:
   compiled: jax.stages.Compiled
   state: tuple
   tokens: jax.Array
-  seconds: float  # Of tracing and compilation.
+  seconds: timing.Seconds  # Of tracing and compilation.
 
   def __call__(self):
     """Takes a step, and waits for it."""
     self.state = jax.block_until_ready(self.compiled(*self.state, self.tokens))
 
 
-def compiled(logits: Callable, params, tokens, attempts: int = 2) -> Stepper:
+def compiled(logits: Callable, params, tokens) -> Stepper:
   """The training step of a model, compiled from nothing.
 
   Args:
     logits: (params, tokens) -> logits.
     params: Float params.
     tokens: int32 [B, T].
-    attempts: How often it is compiled; the fastest counts.
   """
   tx = optax.adamw(1e-3)
 
@@ -60,15 +59,26 @@ def compiled(logits: Callable, params, tokens, attempts: int = 2) -> Stepper:
     return optax.apply_updates(params, updates), state
 
   state = jax.tree.map(jnp.copy, (params, tx.init(params)))
-  seconds = []
+  jax.clear_caches()
+  wall, cpu = time.perf_counter(), time.process_time()
+  jitted = jax.jit(step, donate_argnums=(0, 1))
+  program = jitted.lower(*state, tokens).compile()
+  spent = time.perf_counter() - wall, time.process_time() - cpu
+  return Stepper(program, state, tokens, timing.Seconds(*spent))
+
+
+def compiled_all(
+  programs: dict[str, Callable], params, tokens, attempts: int = 3
+) -> dict[str, Stepper]:
+  """The step of each program; of the times of several attempts the least."""
+  steps = {}
   for _ in range(attempts):
-    jax.clear_caches()
-    start = time.perf_counter()
-    # Each attempt has a function of its own: jit keeps what it traced.
-    jitted = jax.jit(lambda *args: step(*args), donate_argnums=(0, 1))
-    program = jitted.lower(*state, tokens).compile()
-    seconds.append(time.perf_counter() - start)
-  return Stepper(program, state, tokens, min(seconds))
+    for name, logits in programs.items():
+      new = compiled(logits, params, tokens)
+      old = steps.get(name, new).seconds
+      least = timing.Seconds(*map(min, old, new.seconds))
+      steps[name] = dataclasses.replace(new, seconds=least)
+  return steps
 
 
 def operands(model, params, tokens, recipe) -> list[tuple]:
@@ -108,8 +118,9 @@ def rows(
   `arithmetic_ms`, that of the fake quantization of the same weights and inputs
   by itself, a forward pass's; `beyond`, (ms - arithmetic_ms) / float ms;
   `times_qwix`, how many times as fast as qwix's step, or why that is not known;
-  `first_call`, tracing and compilation as a multiple of the float step's, and
-  `qwix_first_call`.
+  both by processor time as `cpu_...`;
+  `first_call`, tracing and compilation as a multiple of the float step's, by
+  processor time, and `qwix_first_call`.
   """
   model = decoder.Decoder(config)
   rng = np.random.default_rng(0)
@@ -124,7 +135,7 @@ def rows(
     if qwix_baseline.is_installed():
       theirs = qwix_baseline.trained(model, case)
       programs['qwix'] = lambda p, t, m=theirs: m.apply({'params': p}, t)
-    steps = {k: compiled(f, params, tokens) for k, f in programs.items()}
+    steps = compiled_all(programs, params, tokens)
     alone = arithmetic(operands(model, params, tokens, recipe))
     seconds = timing.best_seconds({**steps, 'alone': alone}, settings.repeats)
     yield {'case': case, **_row(steps, seconds)}
@@ -132,15 +143,18 @@ def rows(
 
 def _row(steps: dict[str, Stepper], seconds: dict) -> dict:
   wall = {name: s.wall for name, s in seconds.items()}
+  cpu = {name: s.cpu for name, s in seconds.items()}
   ratio = lambda a, b: a / b if a else 'not installed'
-  first = {name: step.seconds for name, step in steps.items()}
+  first = {name: step.seconds.cpu for name, step in steps.items()}
   return {
     'ms': 1e3 * wall['own'],
     'float_ms': 1e3 * wall['float'],
     'times_float': wall['own'] / wall['float'],
     'arithmetic_ms': 1e3 * wall['alone'],
     'beyond': (wall['own'] - wall['alone']) / wall['float'],
+    'cpu_beyond': (cpu['own'] - cpu['alone']) / cpu['float'],
     'times_qwix': ratio(wall.get('qwix'), wall['own']),
+    'cpu_times_qwix': ratio(cpu.get('qwix'), cpu['own']),
     'first_call': first['own'] / first['float'],
     'qwix_first_call': ratio(first.get('qwix'), first['float']),
   }
