@@ -1,5 +1,21 @@
 """Small Linen models that know nothing of quantization."""
 
-from lowbit.models import classifiers, decoder, loss, super_resolution
+from lowbit.models import (
+  classifiers,
+  decoder,
+  encoder,
+  gpt2,
+  loss,
+  rotary,
+  super_resolution,
+)
 
-__all__ = ['classifiers', 'decoder', 'loss', 'super_resolution']
+__all__ = [
+  'classifiers',
+  'decoder',
+  'encoder',
+  'gpt2',
+  'loss',
+  'rotary',
+  'super_resolution',
+]
