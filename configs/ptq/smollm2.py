@@ -48,7 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
       sequence=512,  # Tokens a window.
       calibration=8,  # Windows.
       windows=16,  # Test windows: 8 thousand tokens.
-      batch=2,  # Windows at once.
+      batch=2,  # Test windows at once.
+      calibration_batch=8,  # Fewer take more memory: statistics are merged.
       picture=True,  # Needs matplotlib.
       table=tuple(table),
     )

@@ -86,7 +86,9 @@ class Job:
     found = language.load(config)
     self.model, self.params = found.model, found.params
     self.tokens_per_byte = found.tokens_per_byte
-    self.calibration = _batches(found.calibration, config.batch)
+    # Statistics of one batch are not merged, which would hold them three times.
+    together = config.get('calibration_batch', config.batch)
+    self.calibration = _batches(found.calibration, together)
     self.test = _batches(found.test, config.batch)
     self.float_bits: np.ndarray | None = None
 

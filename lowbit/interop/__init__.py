@@ -1,1 +1,10 @@
-"""Models of others in, and ours out: GGUF and safetensors."""
+"""Models of others in, and ours out: GGUF and safetensors.
+
+Needs the extra 'interop'.
+"""
+
+from lowbit.interop.gguf_export import save as save_gguf
+from lowbit.interop.gguf_file import GgufFile
+from lowbit.interop.loading import Loaded, load
+
+__all__ = ['GgufFile', 'Loaded', 'load', 'save_gguf']

@@ -1,11 +1,14 @@
-"""Small Linen models that know nothing of quantization."""
+"""Small Linen models, unaware of quantization."""
 
 from lowbit.models import (
   classifiers,
   decoder,
   dequantizer,
   distillation,
+  encoder,
+  gpt2,
   loss,
+  rotary,
   super_resolution,
 )
 
@@ -14,6 +17,9 @@ __all__ = [
   'decoder',
   'dequantizer',
   'distillation',
+  'encoder',
+  'gpt2',
   'loss',
+  'rotary',
   'super_resolution',
 ]

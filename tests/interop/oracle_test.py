@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lowbit.interop import hf_decoders, hf_encoders, hugging_face
+from lowbit import interop
 
 pytestmark = [
   pytest.mark.slow,
@@ -65,8 +65,8 @@ def test_decoders(tmp_path, case):
   tokens = np.random.default_rng(0).integers(0, 96, (2, 17))
   with torch.no_grad():
     want = theirs(torch.as_tensor(tokens)).logits.numpy()
-  model, params = hf_decoders.load(hugging_face.read(tmp_path))
-  got = model.apply({'params': params}, jnp.asarray(tokens))
+  found = interop.load(tmp_path)
+  got = found.model.apply({'params': found.params}, jnp.asarray(tokens))
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -86,12 +86,27 @@ def test_bert(tmp_path):
       attention_mask=torch.as_tensor(mask.astype(int)),
       token_type_ids=torch.as_tensor(types),
     ).last_hidden_state.numpy()
-  model, params = hf_encoders.load(hugging_face.read(tmp_path))
-  got = model.apply(
-    {'params': params},
+  found = interop.load(tmp_path)
+  got = found.model.apply(
+    {'params': found.params},
     jnp.asarray(tokens),
     jnp.asarray(mask),
     jnp.asarray(types),
   )
   np.testing.assert_allclose(got[0], want[0], atol=1e-4)
   np.testing.assert_allclose(got[1, :5], want[1, :5], atol=1e-4)
+
+
+def test_gpt2(tmp_path):
+  import torch
+  import transformers
+
+  sizes = dict(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=24)
+  theirs = random_model(transformers, torch, 'GPT2', 'GPT2LMHeadModel', sizes)
+  theirs.save_pretrained(tmp_path)
+  tokens = np.random.default_rng(0).integers(0, 96, (2, 17))
+  with torch.no_grad():
+    want = theirs(torch.as_tensor(tokens)).logits.numpy()
+  found = interop.load(tmp_path)
+  got = found.model.apply({'params': found.params}, jnp.asarray(tokens))
+  np.testing.assert_allclose(got, want, atol=1e-4)
