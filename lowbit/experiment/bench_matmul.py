@@ -19,23 +19,8 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from lowbit import kernels, quantize
-from lowbit.experiment import targets
+from lowbit.experiment import matmul_cases, targets
 
-SPECS = (
-  'int8@channel',
-  'mxfp6_e2m3',
-  'int4@channel',
-  'int4@g128',
-  'int4z@g128',
-  'nf4@g64',
-  'mxfp4',
-  'nvfp4',
-  'int3@g128',
-  'int2@g128',
-  'ternary@channel',
-  'int1@g128',
-)
 ROWS = (1, 16, 2048)
 
 
@@ -69,57 +54,54 @@ def rows(settings) -> Iterator[dict]:
       `wants(case)` for cases such as 'int4@g128 m16'.
   """
   size = settings.size
-  for spec in SPECS:
+  for case in matmul_cases.CASES:
     for m in ROWS:
-      case = f'{spec} m{m}'
-      if settings.wants(case):
-        yield {'case': case, **_row(spec, m, size, settings.repeats)}
+      name = f'{case.name} m{m}'
+      if settings.wants(name):
+        yield {'case': name, **_row(case, m, size, settings.repeats)}
 
 
-def _row(spec: str, m: int, size: int, repeats: int) -> dict:
-  dtype = jnp.bfloat16
-  x = jax.ShapeDtypeStruct((m, size), dtype)
-  pack = lambda w: quantize.pack(quantize.quantize(w, spec, axis=0))
-  w = jax.eval_shape(pack, jax.ShapeDtypeStruct((size, size), jnp.float32))
-  must = targets.size((x, w)) + m * size * dtype.dtype.itemsize
-  dense = 2 * (2 * m * size + size * size)
-  flops = 2 * m * size * size
+def _row(case, m: int, size: int, repeats: int) -> dict:
+  x, w = matmul_cases.shapes(case, m, size)
+  y = jax.eval_shape(case.run, x, w)
+  must = targets.size((x, y)) + case.read(m) * targets.size(w)
+  flops = case.flops(m, size, size)
   row = {'must_mb': must / 1e6, 'gflop': flops / 1e9}
-  if moved := _moved(x, w):
+  if moved := _moved(case, x, w):
     row['moves'] = moved / must
   for name, peak in PEAKS.items():
     row[f'{name}_us'] = 1e6 * peak.seconds(must, flops)
-  h100 = PEAKS['h100']
-  row['gain'] = h100.seconds(dense, flops) / h100.seconds(must, flops)
-  return row | _measured(spec, m, size, repeats, must)
+  if case.has_weight:
+    h100 = PEAKS['h100']
+    dense = 2 * (2 * m * size + case.read(m) * size * size)
+    row['gain'] = h100.seconds(dense, flops) / h100.seconds(must, flops)
+  return row | _measured(case, m, size, repeats, must)
 
 
-def _moved(x, w) -> float | None:
+def _moved(case, x, w) -> float | None:
   """Bytes that the program for a v5e moves; None without its compiler."""
   if importlib.util.find_spec('libtpu') is None:
     return None
-  program = targets.compile(kernels.dequant_matmul, targets.NAMED['v5e'], x, w)
+  program = targets.compile(case.run, targets.NAMED['v5e'], x, w)
   return (program.cost_analysis() or {}).get('bytes accessed')
 
 
-def _measured(spec, m: int, size: int, repeats: int, must: int) -> dict:
+def _measured(case, m: int, size: int, repeats: int, must: float) -> dict:
   on_cpu = jax.default_backend() == 'cpu'
   if on_cpu and m > 64:  # Seconds a product, and no one serves so.
     return {}
   dtype = jnp.float32 if on_cpu else jnp.bfloat16
   w = jax.random.normal(jax.random.key(0), (size, size), dtype)
   x = jax.random.normal(jax.random.key(1), (m, size), dtype)
-  packed = quantize.pack(quantize.quantize(w, spec, axis=0))
-  runs = (
-    (jax.jit(kernels.dequant_matmul), packed),
-    (jax.jit(jnp.matmul), w),
-  )
-  least = [float('inf')] * 2
+  runs = [(jax.jit(case.run), jax.jit(case.operands)(x, w))]
+  if case.has_weight:
+    runs.append((jax.jit(jnp.matmul), (x, w)))
+  least = [float('inf')] * len(runs)
   for turn in range(repeats + 1):  # The first compiles.
-    for i, (run, weights) in enumerate(runs):
+    for i, (run, operands) in enumerate(runs):
       start = time.perf_counter()
-      jax.block_until_ready(run(x, weights))
+      jax.block_until_ready(run(*operands))
       if turn:
         least[i] = min(least[i], time.perf_counter() - start)
-  ours, dense = least
-  return {'us': 1e6 * ours, 'gb_s': must / ours / 1e9, 'ratio': dense / ours}
+  row = {'us': 1e6 * least[0], 'gb_s': must / least[0] / 1e9}
+  return row | {'ratio': least[1] / least[0]} if case.has_weight else row

@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import jax
 import pytest
 
-from lowbit.experiment import bench_matmul
+from lowbit.experiment import bench_matmul, matmul_cases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,20 @@ def test_a_row_counts_bytes_and_flops():
   dense = 2 * (256 * 256 + 2 * 16 * 256)
   assert row['gain'] == pytest.approx(dense / must)
   assert row['ratio'] > 0
+
+
+@pytest.mark.parametrize('case', matmul_cases.CASES, ids=lambda c: c.name)
+def test_every_kernel_has_operands_it_takes(case):
+  x, w = matmul_cases.shapes(case, 16, 1024)
+  y = jax.eval_shape(case.run, x, w)
+  assert jax.tree.leaves(y)[0].shape[0] == 16
+  assert (w is not None) == case.has_weight
+
+
+def test_experts_are_read_as_far_as_rows_reach():
+  (case,) = (c for c in matmul_cases.CASES if c.name.startswith('experts'))
+  assert case.read(1) == 1 / 8
+  assert case.read(16) == 1
 
 
 def test_many_rows_meet_the_other_roof():
