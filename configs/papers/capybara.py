@@ -30,7 +30,7 @@ def measure(seed, ablated):
     points.target,
     held=off,
     delta=1e-2,
-    followed=4,
+    followed=8,
   )
   paper = {**laws_loss.CAPYBARA.published['paper'], **off}
   critical = {
