@@ -12,6 +12,7 @@ from lowbit.quantize.estimators import (
 from lowbit.quantize.grid import quantize_grid
 from lowbit.quantize.held import Delayed, Static
 from lowbit.quantize.learned import Dorefa, Elastic, Learned, Lsq, Pact, Pams
+from lowbit.quantize.learned_offset import LsqPlus
 from lowbit.quantize.packing import PackedQTensor, bits, pack, unpack
 from lowbit.quantize.qtensor import (
   QTensor,
@@ -35,6 +36,7 @@ from lowbit.quantize.scales import (
 )
 from lowbit.quantize.schedule import Progressive, Ramp
 from lowbit.quantize.spec import SHORTHANDS, Spec
+from lowbit.quantize.token_bits import TokenBits
 
 __all__ = [
   'SHORTHANDS',
@@ -49,6 +51,7 @@ __all__ = [
   'Estimator',
   'Learned',
   'Lsq',
+  'LsqPlus',
   'Mse',
   'PackedQTensor',
   'Pact',
@@ -60,6 +63,7 @@ __all__ = [
   'Ramp',
   'Spec',
   'Static',
+  'TokenBits',
   'Unit',
   'bits',
   'check_float',
