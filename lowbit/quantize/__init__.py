@@ -16,6 +16,7 @@ from lowbit.quantize.estimators import (
 from lowbit.quantize.grid import quantize_grid
 from lowbit.quantize.held import Delayed, Static
 from lowbit.quantize.learned import Dorefa, Elastic, Learned, Lsq, Pact, Pams
+from lowbit.quantize.learned_offset import LsqPlus
 from lowbit.quantize.packing import PackedQTensor, bits, pack, unpack
 from lowbit.quantize.qtensor import (
   QTensor,
@@ -39,6 +40,7 @@ from lowbit.quantize.scales import (
 )
 from lowbit.quantize.schedule import Progressive, Ramp
 from lowbit.quantize.spec import SHORTHANDS, Spec
+from lowbit.quantize.token_bits import TokenBits
 
 __all__ = [
   'SHORTHANDS',
@@ -53,6 +55,7 @@ __all__ = [
   'Estimator',
   'Learned',
   'Lsq',
+  'LsqPlus',
   'Mse',
   'PackedQTensor',
   'Pact',
@@ -66,6 +69,7 @@ __all__ = [
   'Staircase',
   'Static',
   'Stochastic',
+  'TokenBits',
   'Unit',
   'bits',
   'check_float',

@@ -1,6 +1,6 @@
 """One function a paper -> Recipe."""
 
-from lowbit.recipes.training import dqa, pams, pretraining, qat
+from lowbit.recipes.training import dqa, eqnet, pams, pretraining, qat
 from lowbit.recipes.weights import (
   awq,
   floating,
@@ -13,6 +13,7 @@ from lowbit.recipes.weights import (
 __all__ = [
   'awq',
   'dqa',
+  'eqnet',
   'floating',
   'gptq',
   'nearest',

@@ -53,6 +53,24 @@ def dqa(
   return Recipe(name, (*weights.kept(keep), Rule('.*', mix)))
 
 
+def eqnet(bits: int = 4, ends: str = '(dense_0|head)/kernel') -> Recipe:
+  """EQ-Net (P111): one width of a net that serves many.
+
+  LSQ+ for weights, a step a channel, and inputs; every width has quantizers of
+  its own beside the shared weights. Xu et al., 2023 (arXiv:2308.07650).
+
+  Args:
+    bits: Of weights and inputs.
+    ends: Pattern of the first and last weights, which have 8 bits.
+  """
+  rule = lambda pattern, bits: Rule(
+    pattern,
+    quantize.LsqPlus(bits, offset=False, block='channel'),
+    quantize.LsqPlus(bits),
+  )
+  return Recipe(f'eqnet {bits} bits', (rule(ends, 8), rule('.*', bits)))
+
+
 def pams(
   bits: int = 8,
   learned: bool = True,
