@@ -27,15 +27,15 @@ def layout(spec: spec_lib.Spec | str) -> spec_lib.Spec:
   """
   spec = spec_lib.Spec.parse(spec)
   fmt = spec.format
-  if spec.rounding != 'nearest' or spec.zero_point:
-    raise ValueError(
-      f'The format of {spec} cannot be data: specs of a sweep must share their '
-      'block and scale, have no zero point, and round to nearest.'
-    )
   if fmt.grid is None or not getattr(fmt, 'saturate', True):
     raise ValueError(
       f'{fmt.name} is not a float grid that saturates. Quantize it by '
       '`quantize`.'
+    )
+  if spec.rounding != 'nearest' or spec.zero_point:
+    raise ValueError(
+      f'The format of {spec} cannot be data: specs of a sweep must share their '
+      'block and scale, have no zero point, and round to nearest.'
     )
   if isinstance(spec.scale, scales.Entropy):
     raise ValueError(

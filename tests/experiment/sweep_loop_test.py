@@ -255,7 +255,7 @@ def test_one_process_runs_a_folder(tmp_path, whole):
     ),
     (dict(windows=12), 'must divide'),
     (dict(members=0), '`members` must be positive'),
-    (dict(post=('int4z@g8',)), 'zero point'),
+    (dict(post=('e2m1z@g8',)), 'zero point'),
   ],
 )
 def test_bad_configs_fail_before_any_work(tmp_path, change, hint):

@@ -100,7 +100,8 @@ def test_kept_weights_stay_in_float():
   'spec, hint',
   [
     ('nf4@g16', 'not a float grid'),
-    ('int4z@g16', 'no zero point'),
+    ('int4z@g16', 'not a float grid'),
+    ('e2m1z@g16', 'no zero point'),
     ('int4@g16~stochastic', 'round to nearest'),
     ('int4@tensor:entropy', 'entropy'),
     ('int4@q3', 'Unknown block'),
