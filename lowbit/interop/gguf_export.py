@@ -74,7 +74,7 @@ def _tensors(c, params, architecture) -> dict[str, tuple[np.ndarray, str]]:
   found = {}
   for ours, source in gguf_decoders.sources_of(c, architecture).items():
     leaf = structure.get(params, ours)
-    q = _coded(leaf, ours)
+    q = coded(leaf, ours)
     turn = gguf_decoders.permute_of(ours, c, architecture)
     if q is None:
       value = np.asarray(leaf, np.float32)
@@ -88,7 +88,7 @@ def _tensors(c, params, architecture) -> dict[str, tuple[np.ndarray, str]]:
   return found
 
 
-def _coded(leaf, path: str) -> quantize.QTensor | None:
+def coded(leaf, path: str) -> quantize.QTensor | None:
   """The codes of a leaf; None for a float array."""
   if isinstance(leaf, operators.Coded):
     leaf = leaf.q
@@ -96,8 +96,8 @@ def _coded(leaf, path: str) -> quantize.QTensor | None:
     leaf = quantize.unpack(leaf)
   if isinstance(leaf, operators.Operator):
     raise ValueError(
-      f'{path} is a {type(leaf).__name__}; GGUF has plain weights alone. Use a '
-      'recipe that quantizes weights only, without rotations.'
+      f'{path} is a {type(leaf).__name__}; files of others have plain weights '
+      'alone. Use a recipe that quantizes weights only, without rotations.'
     )
   return leaf if isinstance(leaf, quantize.QTensor) else None
 

@@ -197,3 +197,29 @@ def read_json(path: pathlib.Path, limit: int = HEADER) -> dict:
   if not isinstance(found, dict):
     raise ValueError(f'`path` {path} is no JSON object.')
   return found
+
+
+def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+  """Writes a file; the package's NumPy side has no floats of 8 bits.
+
+  Args:
+    path: File to write.
+    tensors: Arrays of the dtypes in `DTYPES`.
+  """
+  names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+  header, at = {'__metadata__': {'format': 'pt'}}, 0
+  # Wide ones first, so that each lies at a multiple of its width.
+  ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
+  for name, value in ordered:
+    header[name] = {
+      'dtype': names[value.dtype],
+      'shape': value.shape,
+      'data_offsets': [at, at + value.nbytes],
+    }
+    at += value.nbytes
+  raw = json.dumps(header).encode()
+  raw += b' ' * (-len(raw) % 8)
+  with pathlib.Path(path).open('wb') as file:
+    file.write(len(raw).to_bytes(8, 'little') + raw)
+    for _, value in ordered:
+      file.write(np.ascontiguousarray(value).tobytes())

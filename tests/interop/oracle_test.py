@@ -1,10 +1,15 @@
 """Logits of transformers on torch, on tiny random models of each kind."""
 
+import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
-from lowbit import interop
+import lowbit as lb
+from lowbit import interop, operators
+from lowbit.interop import compressed_tensors
+from tests.interop import gguf_cases
 
 pytestmark = [
   pytest.mark.slow,
@@ -110,3 +115,53 @@ def test_gpt2(tmp_path):
   found = interop.load(tmp_path)
   got = found.model.apply({'params': found.params}, jnp.asarray(tokens))
   np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+SPECS = ['int4@g32', 'int4@channel', 'int3@g16', 'int8@channel', 'mxfp4']
+
+
+def as_torch(value):
+  import torch
+
+  if value.dtype == ml_dtypes.float8_e4m3fn:
+    return torch.as_tensor(value.view(np.uint8)).view(torch.float8_e4m3fn)
+  return torch.as_tensor(np.array(value))
+
+
+@pytest.mark.parametrize('spec', [*SPECS, 'e4m3@channel'])
+def test_compressed_tensors_decodes_what_we_write(spec):
+  from compressed_tensors.compressors import BaseCompressor
+  from compressed_tensors.quantization import (
+    QuantizationArgs,
+    QuantizationScheme,
+  )
+
+  w = 0.05 * jax.random.normal(jax.random.key(0), (6, 64))
+  q = lb.quantize(w, spec)
+  tensors, scheme = compressed_tensors.encode(q)
+  found = BaseCompressor.get_value_from_registry(scheme.format).decompress(
+    {name: as_torch(value) for name, value in tensors.items()},
+    QuantizationScheme(
+      targets=['Linear'], weights=QuantizationArgs(**scheme.weights())
+    ),
+  )
+  got = found['weight'].float().numpy()
+  np.testing.assert_array_equal(got, lb.dequantize(q))
+
+
+@pytest.mark.parametrize('spec', ['int4@g32', 'int8@channel'])
+def test_transformers_runs_what_we_write(tmp_path, spec):
+  import torch
+  import transformers
+
+  model, params = gguf_cases.model()
+  tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, model.config.vocab)
+  recipe = lb.recipes.nearest(spec, keep=('embed/embedding',))
+  params = lb.quantize_model(model, params, recipe, [tokens])
+  schemes = compressed_tensors.save(tmp_path, model, operators.pack(params))
+  assert len(schemes) == 15
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+  with torch.no_grad():
+    want = theirs(torch.as_tensor(np.array(tokens))).logits.float().numpy()
+  got = lb.apply(model, params, tokens)
+  np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())

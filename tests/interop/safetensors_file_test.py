@@ -57,6 +57,17 @@ def test_eight_bit_floats(tmp_path, name, dtype):
   np.testing.assert_array_equal(found, want)
 
 
+def test_what_is_written_is_read_by_the_package(tmp_path):
+  tensors = {f't{i}': X.astype(d) for i, d in enumerate(DTYPES)}
+  path = tmp_path / 'w.safetensors'
+  safetensors_file.write(path, tensors)
+  found = safetensors.numpy.load_file(path)
+  assert set(found) == set(tensors)
+  for name, value in tensors.items():
+    assert found[name].dtype == value.dtype
+    np.testing.assert_array_equal(found[name], value)
+
+
 def entry(dtype, shape, offsets):
   return {'dtype': dtype, 'shape': shape, 'data_offsets': offsets}
 
