@@ -91,4 +91,5 @@ def get_claim():
     holds=lambda n: n['gain'] > 0.3 and n['levels'] <= 4,
     show='{accuracy:.1f} % at 2 bits, {gain:+.2f} points over plain training, '
     '{levels:.0f} levels',
+    fast=False,
   )

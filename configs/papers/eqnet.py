@@ -132,4 +132,5 @@ def get_claim():
     show='{at8:.1f} / {at4:.1f} / {at3:.1f} / {at2:.1f} % at 8 / 4 / 3 / 2 '
     'bits; 2 bits lose {lost:.2f} points to a net of their own',
     seeds=(0, 1),
+    fast=False,
   )

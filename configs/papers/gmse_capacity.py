@@ -104,4 +104,5 @@ def get_claim():
     '{cost_half:.3f}, int3 {cost_int3:.3f}, e2m1 {cost_e2m1:.4f}, int4 '
     '{cost_int4:.4f}, int6 {cost_int6:.4f} bits a byte)',
     seeds=(0,),
+    fast=False,
   )

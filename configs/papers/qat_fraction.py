@@ -111,4 +111,5 @@ def get_claim():
     show='best share {best120:.3f} of 120 steps, {gain120:.3f} nats better '
     'than .1; {best480:.3f} of 480, {gain480:.3f}; law at 200 {law200:.3f}',
     seeds=(0,),
+    fast=False,
   )

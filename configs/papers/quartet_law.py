@@ -113,4 +113,5 @@ def get_claim():
     show='cost {cost:.4f}e-6, c {c:.4f}, effN {effN:.4f}, effD {effD:.4f}; '
     'runs with both within {both:.4f} of the log loss',
     seeds=(0,),
+    fast=False,
   )
