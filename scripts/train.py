@@ -14,15 +14,14 @@ import pathlib
 import signal
 
 import jax
-import orbax.checkpoint as ocp
 import rich.progress
 from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from lowbit.data import embedded
+from lowbit.experiment import checkpoint, results, train
 from lowbit.experiment import mesh as mesh_lib
-from lowbit.experiment import results, train
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -59,22 +58,20 @@ def main(argv):
     out = results.check_writable(pathlib.Path(_OUT.value)).absolute()
   except ValueError as error:
     raise app.UsageError(str(error)) from error
-  options = ocp.CheckpointManagerOptions(max_to_keep=2)
   with (
-    ocp.CheckpointManager(out / 'checkpoints', options=options) as manager,
+    checkpoint.manager_of(out / 'checkpoints') as manager,
     rich.progress.Progress(disable=jax.process_index() > 0) as bar,
   ):
     task = bar.add_task('Starting', total=config.steps)
 
-    def save(state):
-      manager.save(int(state.step), args=ocp.args.StandardSave(state))
+    save = lambda state: checkpoint.save_step(manager, int(state.step), state)
 
     def restore(state):
-      step = manager.latest_step()
-      if step is None:
+      found = checkpoint.restore_newest(manager, state)
+      if found is None:
         return state
-      bar.print(f'Goes on from step {step}.')
-      return manager.restore(step, args=ocp.args.StandardRestore(state))
+      bar.print(f'Goes on from step {int(found.step)}.')
+      return found
 
     def log(row):
       if jax.process_index():
@@ -88,7 +85,10 @@ def main(argv):
 
     progress = lambda step: bar.update(task, completed=step)
     stop = watch(manager)
-    state = train.run(config, save, restore, log, progress, mesh, stop)
+    try:
+      state = train.run(config, save, restore, log, progress, mesh, stop)
+    except ValueError as error:  # Of the config, or of an older checkpoint.
+      raise app.UsageError(f'{error} (--out={out})') from error
   if int(state.step) < config.steps:
     print(f'Stopped at step {int(state.step)}; the same command goes on.')
     return

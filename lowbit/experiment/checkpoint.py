@@ -83,6 +83,56 @@ def restore(path: str | os.PathLike, like):
   return jax.tree.unflatten(structure, [leaves[key] for key in wanted])
 
 
+def manager_of(folder: str | os.PathLike) -> ocp.CheckpointManager:
+  """Keeps the last two steps of a run, written in the background."""
+  return ocp.CheckpointManager(
+    pathlib.Path(folder).absolute(),
+    options=ocp.CheckpointManagerOptions(max_to_keep=2),
+    item_handlers=ocp.StandardCheckpointHandler(),
+  )
+
+
+def save_step(manager: ocp.CheckpointManager, step: int, tree) -> None:
+  """Writes a tree as one step of a run, in the background.
+
+  Args:
+    manager: From `manager_of`.
+    step: Number of steps done.
+    tree: Any pytree of arrays, spread over processes or not.
+  """
+  manager.save(
+    step,
+    args=ocp.args.StandardSave(_leaves(tree)),
+    custom_metadata={'specs': _specs(tree)},
+  )
+
+
+def restore_newest(manager: ocp.CheckpointManager, like):
+  """The newest step that `save_step` wrote.
+
+  Args:
+    manager: From `manager_of`.
+    like: As for `restore`; leaves come back in its shardings, whatever mesh
+      they were written from.
+
+  Returns:
+    The tree, or None if there is no step.
+
+  Raises:
+    ValueError: If the checkpoint is of another model or optimizer.
+  """
+  step = manager.latest_step()
+  if step is None:
+    return None
+  path, wanted = manager.directory / str(step), _leaves(like)
+  custom = manager.metadata(step).custom_metadata or {}
+  _check_specs(path, _specs(like), custom)
+  _check(path, wanted, manager.item_metadata(step).tree)
+  leaves = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+  structure = jax.tree.structure(like)
+  return jax.tree.unflatten(structure, [leaves[key] for key in wanted])
+
+
 def _check_specs(path, wanted: dict, metadata: dict) -> None:
   found = metadata.get('specs', wanted)
   wrong = [

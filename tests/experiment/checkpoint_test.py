@@ -66,3 +66,27 @@ def test_formats_of_rank_one_states_are_checked_too(tmp_path):
   checkpoint.save(tmp_path / 'c', like('linear0_4'))
   with pytest.raises(ValueError, match=r'linear0_4, not de0_4'):
     checkpoint.restore(tmp_path / 'c', like('de0_4'))
+
+
+def test_steps_of_a_run_restore_into_the_same_state_only(tmp_path):
+  spec = lambda width: optim.Moments(
+    optim.Rows(f'dynamic8@g{width}'), optim.Rows(f'udynamic8@g{width}')
+  )
+
+  def state(rows, width):
+    params = {'w': jnp.ones((rows, 128))}
+    return params, optim.adamw8bit(1e-3, moments=spec(width)).init(params)
+
+  tree = state(64, 32)
+  with checkpoint.manager_of(tmp_path) as manager:
+    assert checkpoint.restore_newest(manager, tree) is None
+    checkpoint.save_step(manager, 3, tree)
+  with checkpoint.manager_of(tmp_path) as manager:  # As another process.
+    found = checkpoint.restore_newest(
+      manager, jax.tree.map(jnp.zeros_like, tree)
+    )
+    chex.assert_trees_all_equal(found, tree)
+    with pytest.raises(ValueError, match=r'does not fit.*\(64, 128\), not'):
+      checkpoint.restore_newest(manager, state(128, 32))
+    with pytest.raises(ValueError, match='other specs'):
+      checkpoint.restore_newest(manager, state(64, 64))
