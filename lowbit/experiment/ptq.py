@@ -88,6 +88,7 @@ class Job:
     self.tokens_per_byte = found.tokens_per_byte
     # Statistics of one batch are not merged, which would hold them three times.
     together = config.get('calibration_batch', config.batch)
+    together = min(together, len(found.calibration))
     self.calibration = _batches(found.calibration, together)
     self.test = _batches(found.test, config.batch)
     self.float_bits: np.ndarray | None = None
