@@ -77,6 +77,9 @@ def _check(block: str, bits: int, least: int) -> None:
     )
 
 
+LEAST_STEP = 1e-18
+
+
 @dataclasses.dataclass(frozen=True)
 class Lsq:
   """Learned step size: y = s round(clip(x / s, low, high)).
@@ -117,8 +120,9 @@ class Lsq:
     step = params['step']
     share = x.size // step.size
     step = scale_gradient(step, 1 / math.sqrt(max(share * high, 1)))
-    # A step that training drives below zero would flip every sign.
-    step = jnp.maximum(step, jnp.finfo(jnp.float32).tiny)
+    # A step that training drives below zero would flip every sign; the square
+    # of the least one, in the gradient, is no zero.
+    step = jnp.maximum(step, jnp.float32(LEAST_STEP))
     v = clip_inside(x.astype(jnp.float32) / step, low, high)
     return (round_ste(v) * step).astype(x.dtype)
 

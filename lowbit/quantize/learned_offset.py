@@ -11,7 +11,7 @@ from lowbit.quantize import learned
 _SHRINKS = 80  # Candidates 1.00, 0.99, ... of the range.
 _POWER = 2.4  # Of the error that the start minimizes.
 # A step that training drives below zero stays here: 1 / s^2 is still finite.
-_LEAST = 1e-18
+_LEAST = learned.LEAST_STEP
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,3 +159,12 @@ def test_bfloat16_keeps_its_dtype():
   ):
     x = jnp.asarray(X, jnp.bfloat16)
     assert q(x, q.init(x, -1), -1).dtype == jnp.bfloat16
+
+
+def test_a_step_below_zero_has_finite_gradients():
+  x = jnp.asarray([-3.0, 0.0, 0.5, 20.0])
+  for step in (-0.1, 0.0):
+    run = lambda s, x=x: jnp.sum(learned.Lsq(4)(x, {'step': s}))
+    y, grad = jax.value_and_grad(run)(jnp.full(1, step))
+    assert jnp.isfinite(y)
+    assert jnp.all(jnp.isfinite(grad))
