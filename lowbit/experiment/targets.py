@@ -151,7 +151,7 @@ def _standing_in(target: Target):
   mesh = jax.sharding.AbstractMesh(
     (1,),
     ('target',),
-    axis_types=(jax.sharding.AxisType.Explicit,),
+    axis_types=(jax.sharding.AxisType.Auto,),
     abstract_device=device,
   )
   with jax.sharding.use_abstract_mesh(mesh):
