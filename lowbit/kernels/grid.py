@@ -51,3 +51,37 @@ def cost(
   """What XLA is told of a kernel: flops, and the bytes of all its blocks."""
   moved = sum(block.moved(grid, array) for block, array in pairs)
   return pl.CostEstimate(flops=flops, transcendentals=0, bytes_accessed=moved)
+
+
+def pallas_call(kernel, *, grid, in_specs, out_specs, out_shape, **options):
+  """`pl.pallas_call` that tells XLA which bytes its blocks move.
+
+  Args:
+    kernel: As in `pl.pallas_call`, and so all that follows.
+    grid: Static.
+    in_specs: A tree of block specs like the arguments.
+    out_specs: A tree of them like `out_shape`.
+    out_shape: As in `pl.pallas_call`.
+    **options: Further ones.
+  """
+
+  def run(*args):
+    specs = jax.tree.leaves((in_specs, out_specs), is_leaf=_is_spec)
+    arrays = jax.tree.leaves((args, out_shape))
+    blocks = [Block(s.block_shape, s.index_map) for s in specs]
+    estimate = cost(grid, list(zip(blocks, arrays, strict=True)), flops=0)
+    return pl.pallas_call(
+      kernel,
+      grid=grid,
+      in_specs=in_specs,
+      out_specs=out_specs,
+      out_shape=out_shape,
+      cost_estimate=estimate,
+      **options,
+    )(*args)
+
+  return run
+
+
+def _is_spec(x) -> bool:
+  return isinstance(x, pl.BlockSpec)

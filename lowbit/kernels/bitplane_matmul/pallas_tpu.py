@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from lowbit.kernels import grid as grid_lib
 from lowbit.kernels.bitplane_matmul import planes, tuned, xla
 
 
@@ -31,7 +32,7 @@ def bitplane_matmul(x, w, *, interpret=False) -> jax.Array:
   a = jnp.pad(x.words, ((0, 0), (0, rows - m), (0, words - count)))
   a = jnp.moveaxis(a.reshape(-1, rows, words // step, step), 2, 0)
   b = jnp.pad(w.words, ((0, 0), (0, words - count), (0, 0)))
-  total = pl.pallas_call(
+  total = grid_lib.pallas_call(
     functools.partial(_kernel, x.coding, w.coding),
     grid=(rows // bm, math.ceil(n / bn), words // step),
     in_specs=[

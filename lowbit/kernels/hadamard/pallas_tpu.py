@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from lowbit import transforms
+from lowbit.kernels import grid as grid_lib
 from lowbit.kernels.hadamard import tuned
 from lowbit.kernels.quantize_rows import body
 
@@ -48,7 +49,7 @@ def hadamard(x, block: int, high: int | None, interpret: bool = False):
     codes = jax.ShapeDtypeStruct((m, k), jnp.int8)
     scale = jax.ShapeDtypeStruct((m, 1), jnp.float32)
     out = (row(k), row(1)), (codes, scale)
-  return pl.pallas_call(
+  return grid_lib.pallas_call(
     functools.partial(_kernel, block, high),
     grid=(math.ceil(m / bm),),
     in_specs=[row(k), pl.BlockSpec((LANES, LANES), lambda i: (0, 0))],

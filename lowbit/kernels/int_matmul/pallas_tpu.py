@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from lowbit.kernels import grid as grid_lib
 from lowbit.kernels import storage
 from lowbit.kernels.int_matmul import parts as parts_lib
 from lowbit.kernels.int_matmul import pieces, tuned
@@ -50,7 +51,7 @@ def _call(parts, dtype, tiles, interpret):
     _specs(p, tiles, steps if i == 0 else 1) for i, p in enumerate(all_)
   )
   floats = [all_[0].grouped and dtype != jnp.int32]
-  y = pl.pallas_call(
+  y = grid_lib.pallas_call(
     functools.partial(_kernel, dtype == jnp.int32, tiles.chunks),
     grid=(rows // bm, math.ceil(n / bn), steps),
     in_specs=[specs],

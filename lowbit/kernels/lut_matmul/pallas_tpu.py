@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from lowbit.kernels import grid as grid_lib
 from lowbit.kernels.lut_matmul import layout, reference, select, tuned
 
 
@@ -39,7 +40,7 @@ def lut_matmul(table, scale, w, total, *, interpret=False) -> jax.Array:
   if scale is not None:
     inputs.append(jnp.pad(scale, ((0, rows - m), (0, 0))).T[:, :, None])
     specs.append(pl.BlockSpec((step, bm, 1), lambda i, j, k: (k, i, 0)))
-  y = pl.pallas_call(
+  y = grid_lib.pallas_call(
     functools.partial(_kernel, step, scale is not None),
     grid=(rows // bm, math.ceil(n / bn), segments // step),
     in_specs=specs,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from lowbit.kernels import grid as grid_lib
 from lowbit.kernels.quantize_rows import body, tuned
 
 CHUNK = 256
@@ -34,7 +35,7 @@ def quantize_rows(x, bits: int, group: int, interpret: bool = False):
   width = k if bits == 8 else k // 2
   row = lambda n: pl.BlockSpec((bm, n), lambda i: (i, 0))
   groups = k // group
-  codes, scale = pl.pallas_call(
+  codes, scale = grid_lib.pallas_call(
     functools.partial(_kernel, bits, group),
     grid=(rows // bm,),
     in_specs=[row(k)],
