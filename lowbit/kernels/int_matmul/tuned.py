@@ -29,10 +29,12 @@ def tpu(rows: int, chunks: int, columns: int, bits: float) -> Tiles:
   """Tiles for [rows, K] by [K, columns], K in `chunks` chunks."""
   if found := TPU.get((rows, chunks, columns, bits)):
     return found
-  block_m = min(round_up(rows, 32), 256)
+  # Large blocks: weights are read once a block of rows, and x of columns.
+  block_m = min(round_up(rows, 32), 1024)
+  block_n = 512 if rows <= 256 else 1024
   most = 8 if block_m <= 128 else 4
   step = max(d for d in range(1, most + 1) if chunks % d == 0)
-  return Tiles(block_m, min(512, round_up(columns, 128)), step)
+  return Tiles(block_m, min(block_n, round_up(columns, 128)), step)
 
 
 def gpu(rows: int, chunks: int, columns: int, bits: float) -> Tiles | None:
