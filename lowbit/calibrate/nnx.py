@@ -18,6 +18,7 @@ from lowbit import intercept, solvers
 from lowbit import quantize as quantize_lib
 from lowbit.calibrate import model as linen_model
 from lowbit.intercept import nnx as nnx_lib
+from lowbit.intercept import nnx_sites
 
 schedule = nnx_lib.schedule
 
@@ -67,7 +68,7 @@ def calibrate(
   batches = _batches(batches)
   _check_met(model, batches[0], run)
   clone, products = nnx_lib.inject(model, nnx_lib.Record())
-  for path, (layer, site) in nnx_lib.sites(clone).items():
+  for path, (layer, site) in nnx_sites.sites(clone).items():
     start = nnx_lib.recorded(layer, site)
     if start is not None:
       products[path].kept[nnx_lib.RECORD] = start
@@ -93,7 +94,7 @@ def _batches(batches) -> list:
 
 def _check_met(model, batch, run) -> None:
   missed = {m.path for m in matmuls(model, batch, run)}
-  missed -= set(nnx_lib.sites(model))
+  missed -= set(nnx_sites.sites(model))
   if missed:
     raise ValueError(
       f'The model multiplies with {", ".join(sorted(missed))} outside of the '
@@ -143,11 +144,11 @@ def quantize(
     stats = calibrate(model, batches, run) if needed else {}
     leaves = {
       path: _leaf(layer, site, chosen[path], stats.get(path))
-      for path, (layer, site) in nnx_lib.sites(model).items()
+      for path, (layer, site) in nnx_sites.sites(model).items()
       if chosen[path].changes
     }
   clone, _ = nnx_lib.inject(model, nnx_lib.Serve())
-  for path, (layer, site) in nnx_lib.sites(clone).items():
+  for path, (layer, site) in nnx_sites.sites(clone).items():
     if path in leaves:
       setattr(layer, site.weight, nnx_lib.Quantized(leaves[path]))
   return clone
@@ -155,7 +156,7 @@ def quantize(
 
 def _matched(model, recipe) -> dict[str, intercept.Rule]:
   """The rule of every weight."""
-  found = nnx_lib.sites(model)
+  found = nnx_sites.sites(model)
   if recipe.prepare:
     raise ValueError(
       f'Recipe {recipe.name!r} rewrites the params of a Linen decoder first '
@@ -239,7 +240,7 @@ def simulate(
       needs `inputs`, or a rule does not go with a layer.
   """
   chosen = _matched(model, recipe)
-  found = nnx_lib.sites(model)
+  found = nnx_sites.sites(model)
   for path, rule in chosen.items():
     _check_backward(path, rule, found[path][1])
   clone, products = nnx_lib.inject(model, nnx_lib.Simulate(recipe), key)
@@ -276,7 +277,7 @@ def _start_histories(products, chosen, found) -> None:
   """Delayed scales begin before the first step: loops carry them."""
   for path, rule in chosen.items():
     layer, site = found[path]
-    stack = nnx_lib.stacked(layer, site)
+    stack = nnx_sites.stacked(layer, site)
     for kind in ('weight', 'activation'):
       how = getattr(rule, kind)
       if isinstance(how, quantize_lib.Delayed):

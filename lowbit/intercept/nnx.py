@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lowbit import operators, quantize, solvers
-from lowbit.intercept import layers, linen, rules, training
+from lowbit.intercept import linen, nnx_sites, rules, training
 
 CODED = operators.Operator | quantize.QTensor | quantize.PackedQTensor
 _STEP = contextvars.ContextVar('lowbit_step', default=None)
@@ -45,102 +45,6 @@ class Recorded(nnx.Variable):
   """`solvers.Statistics` of a layer's input."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Site:
-  """One weight of one layer, and where its product is injected."""
-
-  path: str  # Of the weight.
-  weight: str  # Name of the attribute.
-  argument: str | None  # Of the layer that takes a product; None for a look-up.
-  shape: tuple[int, ...]  # As the layer declares it, without stacked axes.
-  found: layers.Contraction
-
-
-def sites(model: nnx.Module) -> dict[str, tuple[nnx.Module, Site]]:
-  """Every weight in a product that can be met, by path.
-
-  Raises:
-    ValueError: If a layer has what lowbit does not know how to meet.
-  """
-  result = {}
-  for path, layer in nnx.iter_modules(model):
-    build = next(
-      (b for kind, b in KNOWN.items() if isinstance(layer, kind)), None
-    )
-    if build is None:
-      continue
-    weight, argument, shape, found = build(layer)
-    name = '/'.join(str(part) for part in (*path, weight))
-    if getattr(layer, 'mask', None) is not None:
-      raise ValueError(
-        f'{name} has a mask, which a quantized weight cannot take. Multiply '
-        'the weight by it, and set the mask to None.'
-      )
-    if getattr(layer, 'dot_general_cls', None) is not None:
-      raise ValueError(
-        f'{name} has a `dot_general_cls`, which would win over what is '
-        'injected. Set it to None, or use `dot_general`.'
-      )
-    result[name] = layer, Site(name, weight, argument, shape, found)
-  return result
-
-
-def _linear(layer):
-  found = layers.Contraction('kernel', (-1,), (-2,), True)
-  shape = layer.in_features, layer.out_features
-  return 'kernel', 'dot_general', shape, found
-
-
-def _linear_general(layer):
-  spread = lambda v: tuple(v) if isinstance(v, tuple | list) else (v,)
-  batch = len(layer.batch_axis)
-  inputs, outputs = spread(layer.in_features), spread(layer.out_features)
-  shape = (*layer.batch_axis.values(), *inputs, *outputs)
-  ndim = len(shape)
-  weights = tuple(range(batch - ndim, batch - ndim + len(inputs)))
-  brought = tuple(range(-len(outputs), 0))
-  axis = spread(layer.axis)
-  found = layers.Contraction(
-    'kernel', axis, weights, not batch, brought, brought, batch > 0
-  )
-  return 'kernel', 'dot_general', shape, found
-
-
-def _einsum(layer):
-  if layer.einsum_str is None:
-    raise ValueError(
-      'An nnx.Einsum gets its equation at each call, so that the axes of its '
-      'weight are not known. Give it to the layer as `einsum_str`.'
-    )
-  found = layers.einsum(layer.einsum_str)
-  return 'kernel', 'einsum_op', tuple(layer.kernel_shape), found
-
-
-def _conv(layer):
-  shape = tuple(layer.kernel_shape)
-  return 'kernel', 'conv_general_dilated', shape, layers.conv(len(shape))
-
-
-def _conv_transpose(layer):
-  shape = tuple(layer.kernel_shape)
-  return 'kernel', None, shape, layers.conv(len(shape))
-
-
-def _embed(layer):
-  found = layers.Contraction('embedding', None, (-1,), False)
-  return 'embedding', None, (layer.num_embeddings, layer.features), found
-
-
-KNOWN: dict[type, Callable] = {
-  nnx.Linear: _linear,
-  nnx.LinearGeneral: _linear_general,
-  nnx.Einsum: _einsum,
-  nnx.Conv: _conv,
-  nnx.ConvTranspose: _conv_transpose,
-  nnx.Embed: _embed,
-}
-
-
 @contextlib.contextmanager
 def schedule(step: jax.Array) -> Iterator[None]:
   """The training step, int32 [], that schedules read; enter it inside jit."""
@@ -163,7 +67,7 @@ class Product(nnx.Module):
     kept: Variables of the handler.
   """
 
-  def __init__(self, site: Site, own, how, param_dtype, stream=None):
+  def __init__(self, site: nnx_sites.Site, own, how, param_dtype, stream=None):
     self.site, self.own, self.how = site, own, how
     self.param_dtype = param_dtype
     self.stream = nnx.data(stream)
@@ -280,17 +184,17 @@ def inject(
     The clone, and what was injected into it by the paths of weights.
 
   Raises:
-    ValueError: If the model was injected already, or see `sites`.
+    ValueError: If the model was injected already, or see `nnx_sites.sites`.
   """
   clone, products = nnx.clone(model), {}
-  for i, (path, (layer, site)) in enumerate(sites(clone).items()):
+  for i, (path, (layer, site)) in enumerate(nnx_sites.sites(clone).items()):
     if isinstance(layer.promote_dtype, Promote):
       raise ValueError(
         f'{path} is quantized or simulated already. Begin with the float model.'
       )
     own = getattr(layer, site.argument) if site.argument else None
     dtype = jnp.dtype(layer.param_dtype)
-    stream = _stream(key, i, stacked(layer, site))
+    stream = _stream(key, i, nnx_sites.stacked(layer, site))
     product = Product(site, own or jax.lax.dot_general, how, dtype, stream)
     if site.argument:
       setattr(layer, site.argument, nnx.data(product))
@@ -300,12 +204,6 @@ def inject(
     layer.promote_dtype = nnx.data(promote)
     products[path] = product
   return clone, products
-
-
-def stacked(layer, site) -> tuple[int, ...]:
-  """Axes of stacked layers (nnx.vmap over the constructor)."""
-  value = getattr(layer, site.weight).get_value()
-  return value.shape[: value.ndim - len(site.shape)]
 
 
 def _stream(key, index: int, stack):
@@ -364,7 +262,7 @@ def recorded(layer, site) -> Recorded | None:
   if site.found.input_axes is None or not site.argument or site.found.batched:
     return None
   size = math.prod(site.shape[a] for a in site.found.weight_axes)
-  stack = stacked(layer, site)
+  stack = nnx_sites.stacked(layer, site)
   zeros = lambda *shape: jnp.zeros((*stack, *shape), jnp.float32)
   return Recorded(
     solvers.Statistics(

@@ -12,6 +12,7 @@ from flax import nnx
 import lowbit as lb
 from lowbit import recipes
 from lowbit.intercept import nnx as nnx_lib
+from lowbit.intercept import nnx_sites
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(7), (5, 16))
@@ -69,7 +70,7 @@ def zoo():
 def rounded(model, spec):
   """The float model with decoded weights: an oracle."""
   clone = nnx.clone(model)
-  for layer, site in nnx_lib.sites(clone).values():
+  for layer, site in nnx_sites.sites(clone).values():
     w = getattr(layer, site.weight)
     w[...] = lb.fake_quantize(w[...], spec, site.found.weight_axes)
   return clone
@@ -77,7 +78,7 @@ def rounded(model, spec):
 
 def test_every_product_is_met():
   model = zoo()
-  assert set(nnx_lib.sites(model)) == PATHS
+  assert set(nnx_sites.sites(model)) == PATHS
   assert {m.path for m in lb.nnx.matmuls(model, TOKENS)} == PATHS
 
 
