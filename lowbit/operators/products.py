@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from lowbit import formats, kernels, quantize
-from lowbit.kernels import int_matmul
 from lowbit.operators import base
 
 CODED = quantize.QTensor | quantize.PackedQTensor
@@ -80,6 +79,8 @@ def _matrix_product(lhs, rhs, axis, precision):
   """By rows, if `rhs` is coded; None if plain floats remain."""
   if isinstance(lhs, CODED):
     if _is_integer(lhs, -1, axis) and _is_integer(rhs, -2, 0):
+      from lowbit.kernels import int_matmul  # `import lowbit` stays light.
+
       return int_matmul.int_matmul(lhs, rhs)
     lhs = _decoded(lhs, _float_dtype(lhs, rhs))
   if not isinstance(rhs, CODED | base.Operator):
