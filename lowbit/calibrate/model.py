@@ -243,7 +243,7 @@ def quantize_model(
     )
   params = _arrays(params)
   if recipe.sequential:
-    return _sequential(model, params, chosen, batches, met)
+    return _sequential(model, params, chosen, batches)
   needed = any(rule.needs_statistics for rule in chosen.values())
   stats = calibrate(model, params, batches) if needed else {}
   leaves = {}
@@ -272,36 +272,53 @@ def _application(model, kwargs):
   return lambda params, *args: model.apply({'params': params}, *args, **kwargs)
 
 
-def _sequential(model, params, chosen, batches, met) -> dict:
+def _sequential(model, params, chosen, batches) -> dict:
   """Quantizes each layer when the forward pass first meets it.
 
   The pass is not jitted: each layer sees the outputs of those before it as
   quantized, and q, k, v of one block the same inputs (true sequential).
   """
   leaves = {}
+  handler = one_after_another(
+    chosen,
+    leaves,
+    intercept.rows,
+    'Unstack the params (models.decoder.unstack), or set sequential=False.',
+  )
+  inputs = jax.tree.map(lambda *xs: jnp.concatenate(xs), *batches)
+  with intercept.handling(handler):
+    _run(model, params, inputs)
+  return structure.replace(params, leaves)
+
+
+def one_after_another(chosen, leaves: dict, rows, way_out: str):
+  """Handler that quantizes each layer when an eager pass first meets it.
+
+  Args:
+    chosen: Path -> rule.
+    leaves: Gets path -> operator.
+    rows: Call -> the layer's inputs as [..., in].
+    way_out: For layers in a traced loop, which the error ends with.
+  """
 
   def handler(call):
     if isinstance(call.x, jax.core.Tracer):
       raise ValueError(
-        f'{call.path} lies in a traced loop (nn.scan, nn.jit, nn.remat): '
-        'sequential calibration needs unrolled layers. Unstack the params '
-        '(models.decoder.unstack), or set sequential=False.'
+        f'{call.path} lies in a traced loop (scan, jit, remat): sequential '
+        f'calibration needs unrolled layers. {way_out}'
       )
     rule = chosen[call.path]
     if call.path not in leaves and rule.changes:
       stats = None
       if rule.needs_statistics and call.found.input_axes is not None:
-        stats = _observe(intercept.rows(call))
+        stats = _observe(rows(call))
       leaves[call.path] = quantize_weight(
-        call.weight, rule, stats, met[call.path]
+        call.weight, rule, stats, call.found.weight_axes
       )
     leaf = leaves.get(call.path, call.weight)
     return intercept.serve(dataclasses.replace(call, weight=leaf))
 
-  inputs = jax.tree.map(lambda *xs: jnp.concatenate(xs), *batches)
-  with intercept.handling(handler):
-    _run(model, params, inputs)
-  return structure.replace(params, leaves)
+  return handler
 
 
 _observe = jax.jit(solvers.observe)

@@ -7,7 +7,6 @@ Both return a clone that is called, split, merged, jitted and scanned as the
 model is; the model itself stays as it was.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable
 
 import jax
@@ -187,26 +186,9 @@ def _leaf(layer, site, rule, stats):
 def _sequential(model, chosen, batches, run) -> dict:
   """Quantizes each layer when the forward pass first meets it, eagerly."""
   leaves = {}
-
-  def handler(call):
-    if isinstance(call.x, jax.core.Tracer):
-      raise ValueError(
-        f'{call.path} lies in a traced loop (nnx.scan, nnx.jit, nnx.remat): '
-        'sequential calibration needs unrolled layers. Use a recipe with '
-        'sequential=False.'
-      )
-    rule = chosen[call.path]
-    if call.path not in leaves and rule.changes:
-      stats = None
-      if rule.needs_statistics and call.found.input_axes is not None:
-        stats = jax.jit(solvers.observe)(nnx_lib.rows(call))
-      axes = call.found.weight_axes
-      leaves[call.path] = linen_model.quantize_weight(
-        call.weight, rule, stats, axes
-      )
-    leaf = leaves.get(call.path, call.weight)
-    return intercept.serve(dataclasses.replace(call, weight=leaf))
-
+  handler = linen_model.one_after_another(
+    chosen, leaves, nnx_lib.rows, 'Use a recipe with sequential=False.'
+  )
   clone, _ = nnx_lib.inject(model, lambda step: handler)
   whole = jax.tree.map(lambda *xs: jnp.concatenate(xs), *batches)
   run(clone, whole)
