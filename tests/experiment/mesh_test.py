@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -159,6 +160,20 @@ def test_every_matrix_and_its_state_is_spread(optimizer):
     for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(where))
   )
   assert local < 1.1 * total / 8
+
+
+def test_activations_are_spread_as_the_batch_is():
+  model, tokens = decoder.Decoder(small()), jnp.zeros((2, 8), jnp.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), tokens)['params']
+
+  def constraints(mesh):
+    with mesh_lib.spread(mesh):
+      run = lambda p: model.apply({'params': p}, tokens)
+      return str(jax.make_jaxpr(run)(params)).count('sharding_constraint[')
+
+  # The embedding, seven kernels of the layer, the head.
+  assert constraints(mesh_lib.make(1, devices=jax.devices()[:1])) == 9
+  assert constraints(None) == 0
 
 
 def test_bad_meshes_and_configs():
