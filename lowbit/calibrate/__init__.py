@@ -6,6 +6,8 @@ from lowbit.calibrate.model import (
   apply,
   calibrate,
   init_quantizers,
+  matched,
+  prepare,
   quantize_model,
   quantize_weight,
 )
@@ -14,7 +16,9 @@ __all__ = [
   'apply',
   'calibrate',
   'init_quantizers',
+  'matched',
   'nnx',
+  'prepare',
   'quantize_model',
   'quantize_weight',
 ]

@@ -109,7 +109,8 @@ def _float_weights(model, params, batch) -> set[str]:
 
 
 def _arrays(params):
-  return jax.tree.map(jnp.asarray, params)
+  is_shape = lambda x: isinstance(x, jax.ShapeDtypeStruct)
+  return jax.tree.map(lambda x: x if is_shape(x) else jnp.asarray(x), params)
 
 
 def _check_finite(params) -> None:
@@ -224,23 +225,11 @@ def quantize_model(
       nothing, a matmul weight has no rule, or the model multiplies outside of
       the layers that can be met. All before any long work starts.
   """
-  batches = list(batches)
-  if not batches:
-    raise ValueError(
-      '`batches` is empty. Give at least one batch of model inputs; a recipe '
-      'for weights alone reads its shape.'
-    )
+  batches = _nonempty(batches)
   params = _arrays(params)
   _check_finite(params)
-  met = _met(lambda p, b: _run(model, p, b), params, batches[0])
-  missed = _float_weights(model, params, batches[0]) - set(met)
-  if missed:
-    raise ValueError(_missed(missed))
-  chosen = recipe.match(met)
-  for step in recipe.prepare:
-    params = step(
-      params, lambda params=params: calibrate(model, params, batches)
-    )
+  chosen, met = matched(model, params, recipe, batches[0])
+  params = prepare(model, params, recipe, batches)
   params = _arrays(params)
   if recipe.sequential:
     return _sequential(model, params, chosen, batches)
@@ -253,6 +242,59 @@ def quantize_model(
     weight = structure.get(params, path)
     leaves[path] = quantize_weight(weight, rule, stats.get(path), met[path])
   return structure.replace(params, leaves)
+
+
+def _nonempty(batches) -> list:
+  batches = list(batches)
+  if not batches:
+    raise ValueError(
+      '`batches` is empty. Give at least one batch of model inputs; a recipe '
+      'for weights alone reads its shape.'
+    )
+  return batches
+
+
+def matched(
+  model: nn.Module, params: Mapping, recipe: intercept.Recipe, batch
+) -> tuple[dict[str, intercept.Rule], dict[str, tuple[int, ...]]]:
+  """The rule of every weight that a model multiplies with; nothing is run.
+
+  Args:
+    model: A Linen model.
+    params: Its float params, or their shapes (`jax.ShapeDtypeStruct`).
+    recipe: What to do with which weight.
+    batch: Inputs of the model, or their shapes.
+
+  Returns:
+    (path -> rule, path -> the weight's contracted axes).
+
+  Raises:
+    ValueError: If a rule matches nothing, a weight has no rule, or the model
+      multiplies outside of the layers that can be met.
+  """
+  met = _met(lambda p, b: _run(model, p, b), params, batch)
+  missed = _float_weights(model, params, batch) - set(met)
+  if missed:
+    raise ValueError(_missed(missed))
+  return recipe.match(met), met
+
+
+def prepare(
+  model: nn.Module, params: Mapping, recipe: intercept.Recipe, batches
+) -> dict:
+  """Params after the steps that come before quantization, `recipe.prepare`.
+
+  Args:
+    model: A Linen model.
+    params: Its float params.
+    recipe: Whose steps to do.
+    batches: Model inputs, for steps that look at statistics.
+  """
+  for step in recipe.prepare:
+    params = step(
+      params, lambda params=params: calibrate(model, params, batches)
+    )
+  return _arrays(params)
 
 
 def _met(run, params, *args) -> dict[str, tuple[int, ...]]:
@@ -272,6 +314,9 @@ def _application(model, kwargs):
   return lambda params, *args: model.apply({'params': params}, *args, **kwargs)
 
 
+_SEQUENTIAL = 'sequential'
+
+
 def _sequential(model, params, chosen, batches) -> dict:
   """Quantizes each layer when the forward pass first meets it.
 
@@ -286,7 +331,9 @@ def _sequential(model, params, chosen, batches) -> dict:
     'Unstack the params (models.decoder.unstack), or set sequential=False.',
   )
   inputs = jax.tree.map(lambda *xs: jnp.concatenate(xs), *batches)
-  with intercept.handling(handler):
+  # No product is traced here, so what is compiled does not know the handler:
+  # one key for all of them, and nothing is compiled again.
+  with intercept.handling(handler, key=_SEQUENTIAL):
     _run(model, params, inputs)
   return structure.replace(params, leaves)
 

@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -48,18 +49,28 @@ def load(path: str | None = None) -> tuple[decoder.DecoderConfig, dict]:
       safetensors, without the sizes of a decoder in its header, or if a tensor
       is missing, unknown, of the wrong shape or dtype, or not finite.
   """
+  path = file_of(path)
+  tensors, metadata = files.read_safetensors(path, LIMIT)
+  config = sizes(path, metadata)
+  return config, _checked(path, tensors, config)
+
+
+def file_of(path: str | None = None) -> pathlib.Path:
+  """`path`, or where the decoder that ships lies."""
   if not path:
     path = importlib.resources.files('lowbit.data') / 'decoder.safetensors'
-  path = pathlib.Path(str(path))
-  tensors, metadata = files.read_safetensors(path, LIMIT)
+  return pathlib.Path(str(path))
+
+
+def sizes(path, metadata: Mapping[str, str]) -> decoder.DecoderConfig:
+  """The sizes of a decoder from the header of its file; else ValueError."""
   try:
-    config = decoder.DecoderConfig(**json.loads(metadata['config']))
+    return decoder.DecoderConfig(**json.loads(metadata['config']))
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
       f'`path` {path} does not name the sizes of a decoder in its header '
       f'({error}). Use a file that scripts/train.py wrote.'
     ) from error
-  return config, _checked(path, tensors, config)
 
 
 def _checked(path, tensors: dict, config: decoder.DecoderConfig) -> dict:

@@ -4,6 +4,7 @@ Nothing in them is run: safetensors has no code, and .npy is opened without
 pickles.
 """
 
+import mmap
 import os
 import pathlib
 
@@ -102,6 +103,17 @@ def _check(path: pathlib.Path, limit: int) -> None:
 def _is_float(tensor: np.ndarray) -> bool:
   """Whether NumPy or ml_dtypes calls it a float."""
   return tensor.dtype.name.startswith(('float', 'bfloat'))
+
+
+def release(mapped: np.ndarray) -> None:
+  """Drops the resident pages of a `numpy.memmap`, on systems that can.
+
+  They come back from the file when they are touched; until then a mapped
+  checkpoint does not count as memory in use.
+  """
+  pages = mapped.base
+  if isinstance(pages, mmap.mmap) and hasattr(mmap, 'MADV_DONTNEED'):
+    pages.madvise(mmap.MADV_DONTNEED)
 
 
 def float32(name: str, tensor: np.ndarray, path: pathlib.Path) -> np.ndarray:

@@ -1,17 +1,14 @@
-"""A language model with its text: the embedded one, or a file of others."""
+"""A language model with its text: the embedded one, or one of others."""
 
 import dataclasses
 import importlib.util
 import pathlib
 
-import jax
 import numpy as np
 from flax import linen as nn
 
-from lowbit import transforms
 from lowbit.data import embedded, text
-from lowbit.interop import gguf_decoders, gguf_file, gguf_tokenizer
-from lowbit.models import decoder
+from lowbit.interop import mapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,42 +28,60 @@ def load(config) -> Language:
   Raises:
     ValueError: If a file is missing or of another kind, or the text too short.
   """
-  if pathlib.Path(config.model.path).suffix == '.gguf':
-    return _of_gguf(config)
-  sizes, params = embedded.load(config.model.path)
-  texts = text.load(config.data.path)
-  sample = lambda name, count: text.sample(texts, name, count, config.sequence)
-  return Language(
-    decoder.Decoder(sizes),
-    jax.tree.map(jax.numpy.asarray, params),
-    sample('calibration', config.calibration),
-    sample('test', config.windows),
-    1.0,
-  )
+  found = open_model(config)
+  calibration, test, ratio = windows(config, found)
+  return Language(found.model, found.plan.read(), calibration, test, ratio)
 
 
-def _of_gguf(config) -> Language:
-  path = pathlib.Path(config.model.path)
-  if not path.is_file():
+def open_model(config) -> mapped.Mapped:
+  """The decoder of config.model, its params still on disk.
+
+  Raises:
+    ValueError: If there is none.
+  """
+  path = embedded.file_of(config.model.path)
+  if not path.exists():
     raise ValueError(
-      f'`config.model.path` {str(path)!r} is not a file. '
-      f'{config.get("hint", "Give a GGUF file.")}'
+      f'`config.model.path` {str(path)!r} is not there. '
+      f'{config.get("hint", "Give a GGUF file, or a folder.")}'
     )
-  file = gguf_file.GgufFile(path)
-  tokenizer = gguf_tokenizer.build(file)
+  found = mapped.open_decoder(path)
+  return mapped.untied(found) if config.model.get('untie', False) else found
+
+
+def windows(
+  config, found: mapped.Mapped
+) -> tuple[np.ndarray, np.ndarray, float]:
+  """(calibration, test, tokens a byte) of `Language`.
+
+  Without a tokenizer, tokens are bytes.
+
+  Raises:
+    ValueError: If the text is too short, or the model does not take bytes.
+  """
   texts = text.load(config.data.path)
-  begin = _begin(tokenizer, config.model.get('begin', ''))
-  sample = lambda name, count: token_windows(
-    texts, name, count, config.sequence, tokenizer, begin
-  )
-  calibration = sample('calibration', config.calibration)
-  test = sample('test', config.windows)
-  model, params = gguf_decoders.load(file)
-  if config.model.get('untie', False):
-    params = transforms.untie(params)
-    model = decoder.Decoder(dataclasses.replace(model.config, tied=False))
-  ratio = _tokens_per_byte(test[:, 1:], tokenizer)
-  return Language(model, params, calibration, test, ratio)
+  lengths = {'calibration': config.calibration, 'test': config.windows}
+  if found.tokenizer is None:
+    _check_bytes(config, found.model.config.vocab)
+    sample = lambda name, n: text.sample(texts, name, n, config.sequence)
+  else:
+    begin = _begin(found.tokenizer, config.model.get('begin', ''))
+    sample = lambda name, n: token_windows(
+      texts, name, n, config.sequence, found.tokenizer, begin
+    )
+  calibration, test = (sample(name, n) for name, n in lengths.items())
+  if found.tokenizer is None:
+    return calibration, test, 1.0
+  return calibration, test, _tokens_per_byte(test[:, 1:], found.tokenizer)
+
+
+def _check_bytes(config, vocab: int) -> None:
+  if vocab != 256:
+    raise ValueError(
+      f'`config.model.path` {str(config.model.path)!r} has no tokenizer, and a '
+      f'vocabulary of {vocab}, so that its tokens are no bytes. Put its '
+      'tokenizer.json beside config.json.'
+    )
 
 
 def _begin(tokenizer, token: str) -> tuple[int, ...]:

@@ -21,14 +21,20 @@ _BLOCK = {  # Their name -> ours, of the matrices of a layer.
 
 
 def load(file: gguf_file.GgufFile) -> tuple[decoder.Decoder, dict]:
-  """The model and its float32 params.
+  """The model and its float32 params; ValueError as `plan` says."""
+  model, found = plan(file)
+  return model, found.read()
+
+
+def plan(file: gguf_file.GgufFile) -> tuple[decoder.Decoder, layout.Plan]:
+  """The model, and where its params lie.
 
   Raises:
     ValueError: If metadata are missing or of another kind, ask for what the
-      decoder lacks, or do not fit the tensors; before tensors are read.
+      decoder lacks, or do not fit the tensors.
   """
   model = decoder.Decoder(config(file))
-  return model, layout.assemble(
+  return model, layout.plan(
     file,
     model,
     (jax.ShapeDtypeStruct((1, 8), jnp.int32),),

@@ -121,6 +121,10 @@ class GgufFile:
       ) from error
     return files.float32(name, value.reshape(self.shapes[name]), self.path)
 
+  def release(self) -> None:
+    """Gives back the memory of mapped pages; they are read again on need."""
+    files.release(self._data)
+
 
 def check_package() -> None:
   """Raises ImportError, with the way out, if `gguf` is missing."""

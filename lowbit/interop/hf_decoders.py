@@ -27,15 +27,21 @@ _HEAD_NORMS = {
 
 
 def load(folder: hugging_face.Folder) -> tuple[decoder.Decoder, dict]:
-  """The model and its float32 params.
+  """The model and its float32 params; ValueError as `plan` says."""
+  model, found = plan(folder)
+  return model, found.read()
+
+
+def plan(folder: hugging_face.Folder) -> tuple[decoder.Decoder, layout.Plan]:
+  """The model, and where its params lie.
 
   Raises:
     ValueError: If config.json lacks sizes, asks for what the decoder lacks, or
-      does not fit the tensors; before tensors are read.
+      does not fit the tensors.
   """
   model = decoder.Decoder(config(folder))
   tied = r'|lm_head\.weight' if model.config.tied else ''
-  return model, layout.assemble(
+  return model, layout.plan(
     folder.checkpoint,
     model,
     (jax.ShapeDtypeStruct((1, 8), jnp.int32),),

@@ -23,6 +23,9 @@ class Checkpoint(Protocol):
   def read(self, name: str) -> np.ndarray:
     """A tensor as finite float32, of `shapes[name]`."""
 
+  def release(self) -> None:
+    """Gives back the memory of mapped pages; they are read again on need."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -66,14 +69,39 @@ def permute(heads: int) -> Callable:
   return turn
 
 
-def assemble(
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A checked layout: what is read for which param, and nothing read yet."""
+
+  checkpoint: Checkpoint
+  sources: Mapping[str, Source]  # Path of a param -> its source.
+
+  def read(self, *tops: str) -> dict:
+    """Params as a nested dict of float32 arrays.
+
+    Args:
+      *tops: Top keys to read, such as 'layers_0'; none reads all.
+
+    Raises:
+      ValueError: If one is not finite.
+    """
+    params: dict = {}
+    for path, source in self.sources.items():
+      if tops and path.partition('/')[0] not in tops:
+        continue
+      value = source.turn(self.checkpoint.read(source.name))
+      _put(params, path, jnp.asarray(np.ascontiguousarray(value)))
+    return params
+
+
+def plan(
   checkpoint: Checkpoint,
   model,
   inputs,
   layout: Mapping[str, Source],
   ignored: str = '',
-) -> dict:
-  """The params of a model.
+) -> Plan:
+  """Compares a layout with the tensors of a checkpoint, and the model's sizes.
 
   Args:
     checkpoint: Where they are.
@@ -82,12 +110,8 @@ def assemble(
     layout: Path of a param -> its source; all params of the model.
     ignored: Regular expression of tensors that the checkpoint may hold besides.
 
-  Returns:
-    Nested dict of float32 arrays.
-
   Raises:
-    ValueError: If tensors are missing, unknown, or of another shape; before
-      any is read. If one is not finite.
+    ValueError: If tensors are missing, unknown, or of another shape.
   """
   wanted = _wanted(model, inputs)
   if set(layout) != set(wanted):
@@ -107,11 +131,18 @@ def assemble(
     )
   for path, source in layout.items():
     _check_shape(checkpoint, source, wanted[path])
-  params: dict = {}
-  for path, source in layout.items():
-    value = source.turn(checkpoint.read(source.name))
-    _put(params, path, jnp.asarray(np.ascontiguousarray(value)))
-  return params
+  return Plan(checkpoint, layout)
+
+
+def assemble(
+  checkpoint: Checkpoint,
+  model,
+  inputs,
+  layout: Mapping[str, Source],
+  ignored: str = '',
+) -> dict:
+  """The params of a model: everything that `plan`, of these args, reads."""
+  return plan(checkpoint, model, inputs, layout, ignored).read()
 
 
 def _wanted(model, inputs) -> dict[str, tuple[int, ...]]:

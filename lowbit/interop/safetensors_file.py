@@ -74,6 +74,10 @@ class SafetensorsFile:
     """A tensor as finite float32; else ValueError."""
     return files.float32(name, self.raw(name), self.path)
 
+  def release(self) -> None:
+    """Gives back the memory of mapped pages; they are read again on need."""
+    files.release(self._data)
+
 
 def _parse(data) -> tuple[dict, dict[str, str]]:
   """({name: (dtype, shape, start, end)}, metadata)."""
@@ -166,6 +170,11 @@ class SafetensorsFolder:
   def read(self, name: str) -> np.ndarray:
     """A tensor as finite float32; else ValueError."""
     return self._files[name].read(name)
+
+  def release(self) -> None:
+    """Gives back the memory of mapped pages; they are read again on need."""
+    for file in {id(f): f for f in self._files.values()}.values():
+      file.release()
 
 
 def _shards(index: pathlib.Path) -> dict[str, str]:

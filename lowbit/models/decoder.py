@@ -72,6 +72,10 @@ class DecoderConfig:
         f'got {self.window_from}. Unroll the layers.'
       )
 
+  def window_of(self, layer: int) -> int:
+    """The window of a layer; 0: all tokens before."""
+    return self.window if layer >= self.window_from else 0
+
 
 class RMSNorm(nn.Module):
   """x / rms(x) * scale, computed in float32."""
@@ -181,14 +185,18 @@ class Decoder(nn.Module):
       )(stack, x)
     else:
       for i in range(c.layers):
-        window = c.window if i >= c.window_from else 0
-        x = layer(c, window, name=f'layers_{i}')(x)
-    x = RMSNorm(c.norm_eps, c.dtype, name='final_norm')(x)
-    if c.tied:
-      logits = embed.attend(x)
-    else:
-      logits = nn.Dense(c.vocab, use_bias=False, dtype=c.dtype, name='head')(x)
-    return logits.astype(jnp.float32)
+        x = layer(c, c.window_of(i), name=f'layers_{i}')(x)
+    return head(c, x, embed)
+
+
+def head(c: DecoderConfig, x: jax.Array, embed: nn.Embed | None) -> jax.Array:
+  """Logits of the residual stream x [B, T, D]; inside of a compact module."""
+  x = RMSNorm(c.norm_eps, c.dtype, name='final_norm')(x)
+  if c.tied:
+    logits = embed.attend(x)
+  else:
+    logits = nn.Dense(c.vocab, use_bias=False, dtype=c.dtype, name='head')(x)
+  return logits.astype(jnp.float32)
 
 
 def stack(params: dict) -> dict:

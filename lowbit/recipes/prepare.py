@@ -34,12 +34,20 @@ class RotateResidual:
     """Returns params of the same function in a rotated basis."""
     del statistics
     structure = transforms.rmsnorm_decoder(params)
-    width = structure_lib.get(params, structure.embedding).shape[-1]
+    width = _width(params, structure)
     block = transforms.largest_block(width)
     rotation = transforms.Hadamard(
       width, None if block == width else block, self.seed
     )
     return transforms.rotate_residual(params, structure, rotation)
+
+
+def _width(params, structure) -> int:
+  """Length of the residual stream, in whichever part of a decoder."""
+  if structure.embedding:
+    return structure_lib.get(params, structure.embedding).shape[-1]
+  norm, _ = structure.norms[0]
+  return structure_lib.get(params, norm).shape[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +75,9 @@ class AwqScale:
   def __call__(self, params: Mapping, statistics: Callable) -> dict:
     """Returns params of the same function with AWQ's scales."""
     structure, stats = transforms.rmsnorm_decoder(params), statistics()
-    for norm, readers in structure.norms[:-1]:
+    for norm, readers in structure.norms:
+      if norm == structure_lib.FINAL_NORM:
+        continue
       scale = self._search(params, readers, stats[readers[0]])
       params = transforms.fold_scale(params, structure, norm, scale)
     for up, down in structure.pairs:

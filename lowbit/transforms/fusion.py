@@ -79,8 +79,10 @@ def rotate_residual(
   """
   _check_folded(params, structure)
   rows = lambda w: jnp.swapaxes(rotation(jnp.swapaxes(w, -1, -2)), -1, -2)
-  leaves = {structure.embedding: rotation(get(params, structure.embedding))}
-  leaves |= {w: rotation(get(params, w)) for w in structure.writers}
+  written = structure.writers
+  if structure.embedding:
+    written = (structure.embedding, *written)
+  leaves = {w: rotation(get(params, w)) for w in written}
   for _, readers in structure.norms:
     leaves |= {r: rows(get(params, r)) for r in readers}  # R^T W.
   return replace(params, leaves)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import jax
 
+FINAL_NORM = 'final_norm/scale'
+
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
@@ -16,7 +18,7 @@ class Structure:
   norms: tuple[tuple[str, tuple[str, ...]], ...]  # (gain, readers' kernels).
   writers: tuple[str, ...]  # Kernels [in, width] that add to the stream.
   pairs: tuple[tuple[str, str], ...]  # (up, down): down reads up times gate.
-  embedding: str  # [vocab, width].
+  embedding: str  # [vocab, width]; '' in a part without one.
 
   def readers(self, norm: str) -> tuple[str, ...]:
     """The kernels that read the output of one norm."""
@@ -56,12 +58,18 @@ def untie(params: Mapping) -> dict:
 
 
 def rmsnorm_decoder(params: Mapping) -> Structure:
-  """The structure of lowbit's decoder, unrolled or scanned.
+  """The structure of lowbit's decoder, unrolled or scanned, or of a part.
+
+  A part is what `models.decoder_parts` cuts: the embedding alone, a layer
+  alone, or the last norm with the head.
 
   Raises:
     ValueError: If the tree does not look like one; the missing paths are named.
   """
   layers = [k for k in params if k == 'layers' or k.startswith('layers_')]
+  has_head, has_embedding = True, True
+  if _is_part(params, layers):
+    has_head, has_embedding = 'head' in params, 'embed' in params
   layers.sort(key=lambda k: int(k[7:] or 0))
   norms, writers, pairs = [], [], []
   for layer in layers:
@@ -76,16 +84,24 @@ def rmsnorm_decoder(params: Mapping) -> Structure:
     norms.append((f'{layer}/mlp_norm/scale', names(mlp, ('gate', 'up'))))
     writers += [f'{attention}/out/kernel', f'{mlp}/down/kernel']
     pairs.append((f'{mlp}/up/kernel', f'{mlp}/down/kernel'))
-  norms.append(('final_norm/scale', ('head/kernel',)))
-  found = Structure(
-    tuple(norms), tuple(writers), tuple(pairs), 'embed/embedding'
-  )
+  if has_head:
+    norms.append((FINAL_NORM, ('head/kernel',)))
+  embedding = 'embed/embedding' if has_embedding else ''
+  found = Structure(tuple(norms), tuple(writers), tuple(pairs), embedding)
   _check(params, found, layers)
   return found
 
 
+def _is_part(params, layers) -> bool:
+  keys = set(params)
+  alone = len(layers) == 1 and keys == set(layers)
+  return alone or keys in ({'embed'}, {'final_norm', 'head'})
+
+
 def _check(params, found: Structure, layers) -> None:
-  paths = [found.embedding, *found.writers]
+  paths = [*found.writers]
+  if found.embedding:
+    paths.append(found.embedding)
   for norm, readers in found.norms:
     paths += [norm, *readers]
   missing = []
@@ -94,7 +110,7 @@ def _check(params, found: Structure, layers) -> None:
       get(params, path)
     except KeyError:
       missing.append(path)
-  if missing or not layers:
+  if missing or not (layers or _is_part(params, layers)):
     hint = ' Call untie(params) first.' if 'head/kernel' in missing else ''
     raise ValueError(
       f'`params` is no RMSNorm decoder: missing {missing or ["layers_0"]}, '

@@ -70,6 +70,20 @@ def test_sequential_sees_quantized_inputs():
   assert float(jnp.mean(other)) > 0.01
 
 
+def test_a_second_sequential_run_compiles_nothing():
+  seen = []
+  listen = lambda event, seconds, **rest: seen.append(event)
+  run = lambda: lb.quantize_model(MODEL, PARAMS, recipes.gptq(), [TOKENS])
+  run()
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    run()
+    jax.jit(lambda x: x + len(seen))(1.0)  # The listener does hear.
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert sum('backend_compile' in event for event in seen) == 1, seen
+
+
 def test_the_model_recipes_keep_the_function_in_wide_formats():
   for recipe in (
     recipes.quarot('int8@channel', 'int8@token'),

@@ -13,7 +13,7 @@ import pytest
 from lowbit.data import text
 from lowbit.experiment import evaluate, language, ptq, spill
 from lowbit.interop import gguf_file, gguf_tokenizer
-from tests.interop import gguf_cases
+from tests.interop import gguf_cases, hf_decoders_test
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / 'configs/ptq/smollm2.py'
@@ -141,3 +141,21 @@ def test_a_start_token_that_the_model_lacks(small):
   config.model.begin = '<none>'
   with pytest.raises(ValueError, match="<none>' is no token"):
     language.load(config)
+
+
+@pytest.mark.parametrize('vocab', [256, gguf_cases.SIZES['vocab']])
+def test_a_folder_without_a_tokenizer_is_of_bytes(tmp_path, vocab):
+  model, params = gguf_cases.model(tied=True, vocab=vocab)
+  config = get_config(hf_decoders_test.write(tmp_path, model, params))
+  if vocab != 256:
+    with pytest.raises(ValueError, match=f'vocabulary of {vocab}'):
+      language.load(config)
+    return
+  found = language.load(config)
+  assert found.tokens_per_byte == 1
+  np.testing.assert_array_equal(
+    found.test, text.sample(text.load(), 'test', 8, 24)
+  )
+  np.testing.assert_array_equal(
+    found.params['head']['kernel'], params['embed']['embedding'].T
+  )
