@@ -18,6 +18,12 @@ class Fitted(NamedTuple):
 
   variables: dict  # {'params': ..., and whatever else was trained}.
   losses: jax.Array  # float32 [steps].
+  state: optax.OptState  # To go on from.
+
+
+def _as_it_is(variables, step):
+  del step
+  return variables
 
 
 def fit(
@@ -28,9 +34,15 @@ def fit(
   steps: int,
   batch: int,
   seed: int = 0,
-  project: Callable = lambda variables, step: variables,
+  project: Callable = _as_it_is,
+  start: int = 0,
+  state: optax.OptState | None = None,
 ) -> Fitted:
   """Trains `variables` by minibatches.
+
+  A run in pieces, each from the `variables`, `state` and step where the last
+  one ended, is the run in one piece, and compiled once if `loss`, `tx` and
+  `project` are the same objects.
 
   Args:
     loss: (variables, minibatch, step, key) -> scalar; minibatch is a tuple like
@@ -42,6 +54,8 @@ def fit(
     batch: Examples a step, drawn without replacement.
     seed: Of the minibatches and keys.
     project: Applied after every update: (variables, step) -> variables.
+    start: Number of the first step.
+    state: Of the optimizer; None for a new one.
 
   Returns:
     A `Fitted`.
@@ -52,14 +66,15 @@ def fit(
   count = data[0].shape[0]
   if not 1 <= batch <= count:
     raise ValueError(f'`batch` must lie in 1..{count}, got {batch}.')
-  run = functools.partial(_run, loss, tx, project, batch)
+  numbers = start + jnp.arange(steps)
+  key = jax.random.key(seed)
   with jax.numpy_dtype_promotion('standard'):  # optax divides by a count.
-    return jax.jit(run)(
-      variables, data, jnp.arange(steps), jax.random.key(seed)
-    )
+    state = jax.jit(tx.init)(variables) if state is None else state
+    return _run(loss, tx, project, batch, variables, state, data, numbers, key)
 
 
-def _run(loss, tx, project, batch, variables, data, steps, key):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _run(loss, tx, project, batch, variables, state, data, steps, key):
   count = data[0].shape[0]
 
   def step(carry, i):
@@ -72,10 +87,8 @@ def _run(loss, tx, project, batch, variables, data, steps, key):
     variables = project(optax.apply_updates(variables, updates), i)
     return (variables, state), value
 
-  (variables, _), losses = jax.lax.scan(
-    step, (variables, tx.init(variables)), steps
-  )
-  return Fitted(variables, losses)
+  (variables, state), losses = jax.lax.scan(step, (variables, state), steps)
+  return Fitted(variables, losses, state)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -87,6 +87,8 @@ def _quantized(call, value, how, axis, kind, rule, step):
       'init_quantizers(model, params, recipe, batch), and pass them to '
       'lb.apply as `quantizers`.'
     )
+  if getattr(how, 'stochastic', False):
+    return how(value, params[kind], axis, _key(call))
   return how(value, params[kind], axis)
 
 

@@ -3,8 +3,8 @@
 Optimizers: `adam8bit`, `adamw8bit`, `adamw4bit`, `momentum8bit`, `lion8bit`,
 `shampoo`, `shampoo4bit`, `collage`; for any other, `quantize_state`. Parts of a
 chain: `scale_by_*`, `interval_gradients`, `prune_gradients`,
-`damp_oscillation` before, `track_oscillation`, `freeze_confident`,
-`clip_weights`, `stochastic_weights` behind the optimizer.
+`damp_oscillation`, `track_diversity` before, `track_oscillation`,
+`freeze_confident`, `clip_weights`, `stochastic_weights` behind the optimizer.
 """
 
 from lowbit.optim import (
@@ -31,6 +31,7 @@ from lowbit.optim.compensated import (
   effective_descent,
   lost_fraction,
 )
+from lowbit.optim.diversity import diversity, forget, track_diversity
 from lowbit.optim.factors import Eigen, Exact
 from lowbit.optim.gradients import interval_gradients, prune_gradients
 from lowbit.optim.moments import Moments
@@ -87,9 +88,11 @@ __all__ = [
   'collage_plus',
   'damp_oscillation',
   'describe',
+  'diversity',
   'effective_descent',
   'expansion',
   'federated',
+  'forget',
   'freeze_confident',
   'interval_gradients',
   'lion8bit',
@@ -109,5 +112,6 @@ __all__ = [
   'state_bits',
   'stochastic_weights',
   'trace',
+  'track_diversity',
   'track_oscillation',
 ]

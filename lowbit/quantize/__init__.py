@@ -41,6 +41,7 @@ from lowbit.quantize.scales import (
 from lowbit.quantize.schedule import Progressive, Ramp
 from lowbit.quantize.spec import SHORTHANDS, Spec
 from lowbit.quantize.token_bits import TokenBits
+from lowbit.quantize.traced_fixed import TracedFixed
 
 __all__ = [
   'SHORTHANDS',
@@ -70,6 +71,7 @@ __all__ = [
   'Static',
   'Stochastic',
   'TokenBits',
+  'TracedFixed',
   'Unit',
   'bits',
   'check_float',

@@ -6,14 +6,17 @@ Training, 2021 (arXiv:2107.13490). Runs on the host between steps; bisection
 evaluates the middle, where the released code evaluates the lower end.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lowbit import formats
 
 MAX = 32  # Bits.
+STRATEGIES = ('min', 'mean', 'max')  # From few bits to many.
 
 
 def divergence(w: np.ndarray, word: int, fraction: int, bins: int) -> float:
@@ -110,3 +113,71 @@ def as_format(word: int, fraction: int) -> formats.FixedPoint:
     ValueError: For more; keep such a layer in float32.
   """
   return formats.FixedPoint(word, fraction)
+
+
+class Layer(NamedTuple):
+  """What the controller knows of a layer."""
+
+  word: int  # Bits.
+  fraction: int  # Bits.
+  lookback: int  # Steps until it is decided upon again.
+  bins: int  # Of the histograms.
+
+
+@dataclasses.dataclass(frozen=True)
+class Controller:
+  """How words, and what words are decided by, follow the training.
+
+  The lookback tends to its upper bound over the gradients' diversity; where it
+  ends up at a bound, histograms get finer (seldom asked) or coarser by one bin.
+  These two rules are recalled, not read in the paper.
+
+  Attributes:
+    lookback: Bounds, steps.
+    bins: Bounds.
+    momentum: Share of the old lookback in the new one.
+    tolerance: See `push_down`.
+    buffer: See `push_up`.
+  """
+
+  lookback: tuple[int, int] = (25, 100)
+  bins: tuple[int, int] = (50, 150)
+  momentum: float = 0.33
+  tolerance: float = 1e-2
+  buffer: int = 4
+
+  def start(self, word: int, fraction: int) -> Layer:
+    """A layer before its first decision."""
+    return Layer(word, fraction, self.lookback[0], sum(self.bins) // 2)
+
+  def decide(
+    self, layer: Layer, w: np.ndarray, g: float, strategy: str
+  ) -> Layer:
+    """The layer's next words: PushDown, then PushUp.
+
+    Args:
+      layer: As it was.
+      w: Its float weights.
+      g: `diversity` of its gradients since the last decision.
+      strategy: See `push_up`.
+    """
+    fewest = push_down(w, layer.bins, self.tolerance)
+    word, fraction = push_up(*fewest, g, strategy, self.buffer)
+    low, high = self.lookback
+    wanted = low if math.isinf(g) else math.ceil(high / max(g, 1.0))
+    mixed = self.momentum * layer.lookback + (1 - self.momentum) * wanted
+    lookback = min(max(math.ceil(mixed), low), high)
+    finer = (lookback == high) - (lookback == low)
+    bins = min(max(layer.bins + finer, self.bins[0]), self.bins[1])
+    return Layer(word, fraction, lookback, bins)
+
+
+def next_strategy(strategy: str, before: float, now: float) -> str:
+  """'min' while the loss falls; one further of min, mean, max where not."""
+  if strategy not in STRATEGIES:
+    raise ValueError(
+      f'`strategy` must be one of {STRATEGIES}, got {strategy!r}.'
+    )
+  if now < before:
+    return STRATEGIES[0]
+  return STRATEGIES[min(STRATEGIES.index(strategy) + 1, 2)]

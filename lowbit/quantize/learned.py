@@ -25,7 +25,11 @@ Axis = int | tuple[int, ...]
 
 
 class Learned(Protocol):
-  """What a rule takes in place of a `Spec`."""
+  """What a rule takes in place of a `Spec`.
+
+  One with an attribute `stochastic` that is true is called with a fresh PRNG
+  key as fourth argument.
+  """
 
   def init(self, x: jax.Array, axis: Axis) -> Params:
     """Parameters for tensors like `x`, contracted along `axis`."""

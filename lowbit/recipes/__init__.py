@@ -1,6 +1,13 @@
 """One function a paper -> Recipe."""
 
-from lowbit.recipes.training import dqa, eqnet, pams, pretraining, qat
+from lowbit.recipes.training import (
+  adapt_fixedpoint,
+  dqa,
+  eqnet,
+  pams,
+  pretraining,
+  qat,
+)
 from lowbit.recipes.weights import (
   awq,
   floating,
@@ -11,6 +18,7 @@ from lowbit.recipes.weights import (
 )
 
 __all__ = [
+  'adapt_fixedpoint',
   'awq',
   'dqa',
   'eqnet',

@@ -53,6 +53,25 @@ def dqa(
   return Recipe(name, (*weights.kept(keep), Rule('.*', mix)))
 
 
+def adapt_fixedpoint(
+  word: int = 8, fraction: int = 4, keep: tuple[str, ...] = ()
+) -> Recipe:
+  """AdaPT (P046): fixed point with stochastic rounding, words set as it goes.
+
+  `experiment.adaptive_words.train` decides on them. A layer's weight and input
+  share a word. Kummer et al., 2021 (arXiv:2107.13490).
+
+  Args:
+    word: The first word length, bits.
+    fraction: The first fraction length.
+    keep: Patterns of weights whose layers stay in float.
+  """
+  how = quantize.TracedFixed(word, fraction)
+  rule = Rule('.*', how, how)
+  name = f'adapt_fixedpoint <{word}, {fraction}>'
+  return Recipe(name, (*weights.kept(keep), rule))
+
+
 def eqnet(bits: int = 4, ends: str = '(dense_0|head)/kernel') -> Recipe:
   """EQ-Net (P111): one width of a net that serves many.
 

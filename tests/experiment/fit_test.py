@@ -79,6 +79,32 @@ def test_a_run_repeats_and_its_quantizers_train():
   assert trained > 0.85
 
 
+def test_a_run_in_pieces_is_the_run():
+  model = classifiers.MLP((8,))
+  params = model.init(jax.random.key(0), TRAIN[0][:1])['params']
+  traces = []
+
+  def counted(v, batch, step, key):
+    traces.append(step)
+    return loss(model)(v, batch, step, key) + 1e-3 * jnp.sin(step * 1.0)
+
+  tx = optax.adam(3e-3)
+  whole = fit.fit(counted, {'params': params}, TRAIN, tx, 20, 16)
+  first = fit.fit(counted, {'params': params}, TRAIN, tx, 10, 16)
+  once = len(traces)
+  second = fit.fit(
+    counted, first.variables, TRAIN, tx, 10, 16, start=10, state=first.state
+  )
+  assert len(traces) == once
+  losses = jnp.concatenate([first.losses, second.losses])
+  np.testing.assert_allclose(losses, whole.losses, rtol=1e-5)
+  for a, b in zip(
+    jax.tree.leaves((second.variables, second.state)),
+    jax.tree.leaves((whole.variables, whole.state)),
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_super_resolution_shapes():
   model = super_resolution.SuperResolution(8, 1)
   run = lambda key, x: model.init_with_output(key, x)[0]

@@ -58,6 +58,9 @@ CASES = {
   'prune_gradients': lambda rate: optax.chain(
     optim.prune_gradients(0), optax.sgd(rate)
   ),
+  'track_diversity': lambda rate: optax.chain(
+    optim.track_diversity(), optax.sgd(rate)
+  ),
   'track_oscillation': after(optim.track_oscillation(GRID, threshold=0.02)),
   'freeze_confident': after(optim.freeze_confident(GRID, 0.2)),
   'damp_oscillation': lambda rate: optax.chain(

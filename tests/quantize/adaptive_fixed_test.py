@@ -50,3 +50,32 @@ def test_push_up():
 
 def test_the_format():
   assert adaptive_fixed.as_format(8, 4).name == 'fixed8_4'
+
+
+def test_the_controller():
+  controller = adaptive_fixed.Controller((20, 100), (50, 150), 0.5, 1e-3, 4)
+  layer = controller.start(4, 3)
+  assert layer == (4, 3, 20, 100)
+  w = RNG.integers(-128, 128, 20_000) / 64
+  # Agreeing gradients: wanted are 100 steps, halfway is 60; neither bound.
+  got = controller.decide(layer, w, 1.0, 'max')
+  fewest = adaptive_fixed.push_down(w, 100, 1e-3)
+  assert got[:2] == adaptive_fixed.push_up(*fewest, 1.0, 'max', 4)
+  assert got[2:] == (60, 100)
+  # Those that cancel or disagree: the shortest lookback, coarser bins.
+  assert controller.decide(layer, w, math.inf, 'min')[2:] == (20, 99)
+  assert controller.decide(layer, w, 9.0, 'min')[2:] == (20, 99)
+  long = layer._replace(lookback=100, bins=150)
+  assert controller.decide(long, w, 1.0, 'min')[2:] == (100, 150)
+  more = controller.decide(layer, w, 6.0, 'max')
+  assert more.fraction > controller.decide(layer, w, 6.0, 'min').fraction
+
+
+def test_bits_come_back_where_the_loss_stalls():
+  follow = adaptive_fixed.next_strategy
+  assert follow('max', 2.0, 1.0) == 'min'
+  assert follow('min', 1.0, 1.0) == 'mean'
+  assert follow('mean', 1.0, 2.0) == 'max'
+  assert follow('max', 1.0, 2.0) == 'max'
+  with pytest.raises(ValueError, match='strategy'):
+    follow('most', 1.0, 2.0)
