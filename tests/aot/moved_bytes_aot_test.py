@@ -12,7 +12,7 @@ INTEGERS = (
   'w4a4 g128',
   'w4a4 with 128 w8a8',
 )
-FEW = (*INTEGERS, 'bitnet 1.6', 'planes w2a4')
+FEW = (*INTEGERS, 'bitnet 1.6', 'planes w2a4', 'lookup int2@g128')
 
 
 def check(name, m, size=4096):
@@ -27,6 +27,6 @@ def test_few_rows(name, m):
   check(name, m)
 
 
-@pytest.mark.parametrize('name', ['w8a8', 'w4a4 with 128 w8a8', 'planes w2a4'])
+@pytest.mark.parametrize('name', [*INTEGERS, 'planes w2a4', 'lookup int2@g128'])
 def test_many_rows(name):
   check(name, 2048)

@@ -1,5 +1,7 @@
 """Lookups equal products."""
 
+import functools
+
 import chex
 import hypothesis
 import jax
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 import lowbit as lb
 from lowbit.kernels import lut_matmul as op
-from lowbit.kernels.lut_matmul import api, layout, reference
+from lowbit.kernels.lut_matmul import api, layout, pallas_tpu, reference, tuned
 
 KERNELS = ['tpu', 'gpu']
 
@@ -41,6 +43,16 @@ def run(x, w, implementation, **kwargs):
 def test_exact_tables_give_the_product(implementation, m, k, n, spec):
   x, q = operands(m, k, n, spec)
   y = run(x, op.lut_weight(q), implementation)
+  chex.assert_trees_all_close(y, x @ lb.dequantize(q), rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_of_all_axes_on_a_tpu():
+  x, q = operands(35, 256, 200, 'int2@g64')
+  w, tiles = op.lut_weight(q), tuned.Tiles(16, 128)
+  run = functools.partial(
+    pallas_tpu.lut_matmul, quantized=False, tiles=tiles, interpret=True
+  )
+  y = run(x, w)
   chex.assert_trees_all_close(y, x @ lb.dequantize(q), rtol=1e-4, atol=1e-4)
 
 
