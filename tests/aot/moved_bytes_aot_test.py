@@ -12,7 +12,7 @@ INTEGERS = (
   'w4a4 g128',
   'w4a4 with 128 w8a8',
 )
-FEW = (*INTEGERS, 'bitnet 1.6', 'planes w2a4', 'lookup int2@g128')
+VECTOR = ('planes w2a4', 'lookup int2@g128', 'lookup gemm w2a2')
 
 
 def check(name, m, size=4096):
@@ -21,12 +21,12 @@ def check(name, m, size=4096):
   assert bench_matmul.moved(case, m, size) <= 1.15 * must
 
 
-@pytest.mark.parametrize('name', FEW)
+@pytest.mark.parametrize('name', [*INTEGERS, 'bitnet 1.6', *VECTOR])
 @pytest.mark.parametrize('m', [1, 16])
 def test_few_rows(name, m):
   check(name, m)
 
 
-@pytest.mark.parametrize('name', [*INTEGERS, 'planes w2a4', 'lookup int2@g128'])
+@pytest.mark.parametrize('name', [*INTEGERS, *VECTOR])
 def test_many_rows(name):
   check(name, 2048)
