@@ -4,7 +4,9 @@
 
 - must_mb, gflop: x, the packed weights and y once each; 2 M K N.
 - moves: bytes of the program compiled for v5e over must, where libtpu is
-  installed: XLA counts, and of a kernel takes what its grid fetches.
+  installed: XLA's count for its own operations, each of which reads and writes
+  all its operands, and for a kernel the blocks that its grid fetches and writes
+  (`kernels.grid`; a block whose index does not change is not fetched again).
 - v5e_us, ...: the roofline, the larger of bytes / bandwidth and flops / peak;
   gain is the same of bf16 weights over it, on an H100.
 - us, gb_s, ratio: measured on this machine's device; ratio is the time of the
@@ -62,13 +64,10 @@ def rows(settings) -> Iterator[dict]:
 
 
 def _row(case, m: int, size: int, repeats: int) -> dict:
-  x, w = matmul_cases.shapes(case, m, size)
-  y = jax.eval_shape(case.run, x, w)
-  must = targets.size((x, y)) + case.read(m) * targets.size(w)
-  flops = case.flops(m, size, size)
+  must, flops = necessary(case, m, size), case.flops(m, size, size)
   row = {'must_mb': must / 1e6, 'gflop': flops / 1e9}
-  if moved := _moved(case, x, w):
-    row['moves'] = moved / must
+  if importlib.util.find_spec('libtpu') is not None:
+    row['moves'] = moved(case, m, size) / must
   for name, peak in PEAKS.items():
     row[f'{name}_us'] = 1e6 * peak.seconds(must, flops)
   if case.has_weight:
@@ -78,12 +77,18 @@ def _row(case, m: int, size: int, repeats: int) -> dict:
   return row | _measured(case, m, size, repeats, must)
 
 
-def _moved(case, x, w) -> float | None:
-  """Bytes that the program for a v5e moves; None without its compiler."""
-  if importlib.util.find_spec('libtpu') is None:
-    return None
+def necessary(case, m: int, size: int) -> float:
+  """Bytes of x, y and what must be read of the weights, once each."""
+  x, w = matmul_cases.shapes(case, m, size)
+  y = jax.eval_shape(case.run, x, w)
+  return targets.size((x, y)) + case.read(m) * targets.size(w)
+
+
+def moved(case, m: int, size: int) -> float:
+  """Bytes that the program for a v5e moves; needs its compiler, libtpu."""
+  x, w = matmul_cases.shapes(case, m, size)
   program = targets.compile(case.run, targets.NAMED['v5e'], x, w)
-  return (program.cost_analysis() or {}).get('bytes accessed')
+  return program.cost_analysis()['bytes accessed']
 
 
 def _measured(case, m: int, size: int, repeats: int, must: float) -> dict:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from lowbit.kernels import bitplane_matmul as op
-from lowbit.kernels.bitplane_matmul import planes, reference
+from lowbit.kernels.bitplane_matmul import pallas_tpu, planes, reference, tuned
 
 KERNELS = ['tpu', 'gpu']
 CODINGS = {
@@ -62,11 +62,23 @@ def test_every_coding(implementation, x_coding, w_coding):
   np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize('implementation', ['gpu', 'xla'])
+@pytest.mark.parametrize('implementation', [*KERNELS, 'xla'])
 @pytest.mark.parametrize(('m', 'k'), [(1, 1), (17, 33)])
 def test_words_across_boundaries(implementation, m, k):
   got, want = product(m, k, 16, CODINGS['i8'], CODINGS['five'], implementation)
   np.testing.assert_array_equal(got, want)
+
+
+def test_blocks_of_all_axes_on_a_tpu():
+  a, b = codes((19, 500), CODINGS['u2'], 0), codes((500, 200), CODINGS['b1'], 1)
+  got = pallas_tpu.bitplane_matmul(
+    op.pack_planes(jnp.asarray(a), CODINGS['u2']),
+    op.pack_planes(jnp.asarray(b), CODINGS['b1'], axis=-2),
+    tiles=tuned.Tiles(8, 128, 8),  # 3 by 2 blocks, K in 2 steps.
+    interpret=True,
+  )
+  want = values(a, CODINGS['u2']) @ values(b, CODINGS['b1'])
+  np.testing.assert_array_equal(np.asarray(got), want)
 
 
 @hypothesis.given(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import lowbit as lb
 from lowbit.kernels import int_matmul as op
-from lowbit.kernels.int_matmul import api, pieces
+from lowbit.kernels.int_matmul import api, pallas_tpu, pieces, tuned
 
 KERNELS = ['tpu', 'gpu']
 
@@ -58,7 +58,7 @@ def exact(x, w):
 )
 def test_bare_sums_are_exact(implementation, m, k, n, w_spec):
   x, w = operands(m, k, n, 'int8@token', w_spec)
-  if implementation in KERNELS and k < 256:
+  if implementation == 'gpu' and k < 256:
     with pytest.raises(ValueError, match='less than a chunk'):
       run(x, w, implementation, dtype=jnp.int32)
     return
@@ -132,6 +132,29 @@ def test_mixed_precision_in_one_call(implementation, outliers):
     for x, w in ((x4, w4), (x8, w8))
   )
   chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('k', 'x_spec', 'w_spec'),
+  [(1024, 'int4@g128', 'int4@g128'), (768, 'int8@token', 'int4z@g64')],
+)
+def test_blocks_of_all_axes_on_a_tpu(k, x_spec, w_spec):
+  x, w = operands(70, k, 300, x_spec, w_spec)
+  tiles = tuned.Tiles(32, 128, 1)  # 3 by 3 blocks of the output, K in steps.
+  got = run(x, w, 'tpu', tiles=tiles)
+  chex.assert_trees_all_close(got, run(x, w, 'xla'), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize('bulk', [300, slow(896)])
+def test_parts_whose_last_chunks_are_not_whole(bulk):
+  xs, ws = zip(
+    operands(3, bulk, 32, 'int4@g32', 'int4@g32'),
+    operands(3, 44, 32, 'int8@token', 'int8@channel', seed=1),
+  )
+  got = run(xs, ws, 'tpu')
+  chex.assert_trees_all_close(
+    got, run(xs, ws, 'reference'), rtol=1e-5, atol=1e-4
+  )
 
 
 @pytest.mark.parametrize('implementation', KERNELS)
@@ -223,6 +246,6 @@ def test_errors_say_what_and_why():
 def test_a_unit_never_crosses_a_group_or_a_lane():
   x, w = operands(1, 768, 16, 'int8@token', 'int2@g96')
   (part,) = api.parts_lib.take_apart(x, w)
-  assert pieces.unit_of(part, lane=False) == 32
-  assert pieces.unit_of(part, lane=True) == 32
-  assert not pieces.reasons(part, lane=True)
+  assert pieces.unit_of(part) == 32
+  assert pallas_tpu.unit_of(part) == 32
+  assert not pieces.reasons(part)

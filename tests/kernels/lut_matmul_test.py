@@ -1,5 +1,7 @@
 """Lookups equal products."""
 
+import functools
+
 import chex
 import hypothesis
 import jax
@@ -10,7 +12,15 @@ from hypothesis import strategies as st
 
 import lowbit as lb
 from lowbit.kernels import lut_matmul as op
-from lowbit.kernels.lut_matmul import api, layout, reference
+from lowbit.kernels.int_matmul import tuned as int_tiles
+from lowbit.kernels.lut_matmul import (
+  api,
+  layout,
+  pallas_tpu,
+  reference,
+  tuned,
+  two_bit_tpu,
+)
 
 KERNELS = ['tpu', 'gpu']
 
@@ -41,6 +51,16 @@ def run(x, w, implementation, **kwargs):
 def test_exact_tables_give_the_product(implementation, m, k, n, spec):
   x, q = operands(m, k, n, spec)
   y = run(x, op.lut_weight(q), implementation)
+  chex.assert_trees_all_close(y, x @ lb.dequantize(q), rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_of_all_axes_on_a_tpu():
+  x, q = operands(35, 256, 200, 'int1@g64')
+  w, tiles = op.lut_weight(q), tuned.Tiles(16, 128)
+  run = functools.partial(
+    pallas_tpu.lut_matmul, quantized=False, tiles=tiles, interpret=True
+  )
+  y = run(x, w)
   chex.assert_trees_all_close(y, x @ lb.dequantize(q), rtol=1e-4, atol=1e-4)
 
 
@@ -152,6 +172,17 @@ def test_two_bit_products(implementation, table):
     np.testing.assert_array_equal(got, a.astype(int) @ levels.T)
   else:
     np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_two_bit_blocks_of_all_axes_on_a_tpu():
+  rng = np.random.default_rng(0)
+  a = jnp.asarray(rng.integers(0, 4, (70, 512)), jnp.uint8)
+  w = jnp.asarray(rng.integers(0, 4, (200, 512)), jnp.uint8)
+  words = lb.quantize.packing.pack_codes(w, 2).T
+  tiles = int_tiles.Tiles(32, 128, 1)  # 3 by 2 blocks, K in 2 steps.
+  got = two_bit_tpu.product(a, words, UNIFORM, True, tiles)
+  want = np.asarray(a, int) @ (np.asarray(w, int) - 2).T
+  np.testing.assert_array_equal(got, want)
 
 
 def test_errors_say_what_and_why():

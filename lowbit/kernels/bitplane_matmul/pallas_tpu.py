@@ -2,6 +2,10 @@
 
 The matrix unit has no binary product. Where speed counts more than the bits'
 algebra, `int_matmul` runs the same numbers as int8 on the matrix unit.
+
+Words are read as they are stored, x once for a whole row of blocks; its rows
+are as many as fit, so that the weights are read once, too. Eight rows at a time
+meet a word of all columns in registers.
 """
 
 import functools
@@ -15,39 +19,68 @@ from jax.experimental.pallas import tpu as pltpu
 from lowbit.kernels import grid as grid_lib
 from lowbit.kernels.bitplane_matmul import planes, tuned, xla
 
+SUBLANES = 8  # Rows of a register.
+
 
 def reasons(x: planes.Planes, w: planes.Planes) -> list[str]:
-  """Why the kernel cannot take the arguments: it takes them all."""
-  del x, w
+  """Why the kernel cannot take the arguments."""
+  (x_bits, m, count), (w_bits, _, n) = x.words.shape, w.words.shape
+  if not count or tuned.tpu(m, count, n, x_bits, w_bits) is None:
+    return [f'K={x.size} codes are none, or do not stay in VMEM']
   return []
 
 
-@functools.partial(jax.jit, static_argnames=('interpret',))
-def bitplane_matmul(x, w, *, interpret=False) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=('interpret', 'tiles'))
+def bitplane_matmul(x, w, *, tiles=None, interpret=False) -> jax.Array:
   """As `reference.bitplane_matmul`."""
-  m, n, count = x.words.shape[1], w.words.shape[2], x.words.shape[2]
-  bm, bn, step = tuned.TPU.block_m, tuned.TPU.block_n, tuned.LEAST_WORDS
-  bn = min(bn, math.ceil(n / 128) * 128)
-  rows, words = math.ceil(m / bm) * bm, math.ceil(count / step) * step
-  a = jnp.pad(x.words, ((0, 0), (0, rows - m), (0, words - count)))
-  a = jnp.moveaxis(a.reshape(-1, rows, words // step, step), 2, 0)
-  b = jnp.pad(w.words, ((0, 0), (0, words - count), (0, 0)))
+  (x_bits, m, count), (w_bits, _, n) = x.words.shape, w.words.shape
+  tiles = tiles or tuned.tpu(m, count, n, x_bits, w_bits)
+  bm, bn, step = tiles.block_m, tiles.block_n, tiles.words
   total = grid_lib.pallas_call(
     functools.partial(_kernel, x.coding, w.coding),
-    grid=(rows // bm, math.ceil(n / bn), words // step),
+    grid=(math.ceil(m / bm), math.ceil(n / bn), count // step),
     in_specs=[
-      pl.BlockSpec((1, a.shape[1], bm, step), lambda i, j, k: (k, 0, i, 0)),
-      pl.BlockSpec((b.shape[0], step, bn), lambda i, j, k: (0, k, j)),
+      pl.BlockSpec((x_bits, bm, count), lambda i, j, k: (0, i, 0)),
+      pl.BlockSpec((w_bits, step, bn), lambda i, j, k: (0, k, j)),
     ],
     out_specs=pl.BlockSpec((bm, bn), lambda i, j, k: (i, j)),
-    out_shape=jax.ShapeDtypeStruct((rows, n), jnp.int32),
+    out_shape=jax.ShapeDtypeStruct((m, n), jnp.int32),
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=('parallel', 'parallel', 'arbitrary')
+      dimension_semantics=('parallel', 'parallel', 'arbitrary'),
+      vmem_limit_bytes=tuned.VMEM,
     ),
     interpret=interpret,
     name='bitplane_matmul',
-  )(_int32(a), _int32(b))
-  return planes.finish(x, w, total[:m])
+  )(x.words, w.words)
+  return planes.finish(x, w, total)
+
+
+def _kernel(x_coding, w_coding, x_ref, w_ref, out_ref):
+  # x [bits, bm, words]   w [bits, step, bn]   out [bm, bn]
+  k, step = pl.program_id(2), w_ref.shape[1]
+  together = math.gcd(step, 8)  # Independent sums over lanes overlap.
+
+  @pl.when(k == 0)
+  def _():
+    out_ref[...] = jnp.zeros_like(out_ref)
+
+  def rows(r, carry):
+    mine = pl.ds(pl.multiple_of(r * SUBLANES, SUBLANES), SUBLANES)
+    x = [_int32(x_ref[i, mine, :]) for i in range(x_coding.bits)]
+
+    def words(g, total):
+      for at in range(together):
+        at = g * together + at
+        a = [_column(plane, k * step + at) for plane in x]
+        b = [_int32(w_ref[j, pl.ds(at, 1), :]) for j in range(w_coding.bits)]
+        total += xla.pairs(a, b, x_coding, w_coding)
+      return total
+
+    zeros = jnp.zeros((SUBLANES, out_ref.shape[1]), jnp.int32)
+    out_ref[mine, :] += jax.lax.fori_loop(0, step // together, words, zeros)
+    return carry
+
+  jax.lax.fori_loop(0, out_ref.shape[0] // SUBLANES, rows, None)
 
 
 def _int32(words):
@@ -55,17 +88,8 @@ def _int32(words):
   return jax.lax.bitcast_convert_type(words, jnp.int32)
 
 
-def _kernel(x_coding, w_coding, x_ref, w_ref, out_ref):
-  # x [1, bits, bm, 8]   w [bits, 8, bn]   out [bm, bn]
-  @pl.when(pl.program_id(2) == 0)
-  def _():
-    out_ref[...] = jnp.zeros_like(out_ref)
-
-  x, w = x_ref[0], w_ref[...]
-  total = None
-  for k in range(x.shape[2]):
-    a = [x[i, :, k : k + 1] for i in range(x_coding.bits)]
-    b = [w[j, k : k + 1] for j in range(w_coding.bits)]
-    part = xla.pairs(a, b, x_coding, w_coding)
-    total = part if total is None else total + part
-  out_ref[...] += total
+def _column(plane, at):
+  """Words of one column, [rows, 1]: a sum over lanes, of which one counts."""
+  lane = jax.lax.broadcasted_iota(jnp.int32, plane.shape, 1)
+  mine = jnp.where(lane == at, plane, jnp.int32(0))
+  return jnp.sum(mine, axis=1, keepdims=True, dtype=jnp.int32)

@@ -150,28 +150,30 @@ def dense(w) -> jax.Array:
 
 
 def _candidates(dtype, tiles, interpret) -> tuple[choice.Candidate, ...]:
-  def on(name, module_name):
-    module = lambda: importlib.import_module(
-      f'lowbit.kernels.int_matmul.{module_name}'
-    )
+  module = lambda name: importlib.import_module(
+    f'lowbit.kernels.int_matmul.pallas_{name}'
+  )
 
-    def run(parts):
-      kernel = functools.partial(
-        module().int_matmul, tiles=tiles, interpret=interpret
-      )
-      return _with_tails(kernel, parts, dtype)
+  def kernel(name, parts, dtype):
+    run = module(name).int_matmul
+    return run(parts, dtype, tiles=tiles, interpret=interpret)
 
-    def reasons(parts):
-      whole, _ = jax.eval_shape(_cut, parts)
-      if not whole:
-        return ['K is less than a chunk']
-      return module().reasons(whole)
+  def on_gpu(parts):
+    return _with_tails(functools.partial(kernel, 'gpu'), parts, dtype)
 
-    return choice.Candidate(name, run, reasons)
+  def gpu_reasons(parts):
+    whole, _ = jax.eval_shape(_cut, parts)
+    if not whole:
+      return ['K is less than a chunk']
+    return module('gpu').reasons(whole)
 
   return (
-    on('tpu', 'pallas_tpu'),
-    on('gpu', 'pallas_gpu'),
+    choice.Candidate(
+      'tpu',
+      lambda parts: kernel('tpu', parts, dtype),
+      lambda parts: module('tpu').reasons(parts),
+    ),
+    choice.Candidate('gpu', on_gpu, gpu_reasons),
     choice.Candidate('xla', lambda parts: xla.int_matmul(parts, dtype)),
     choice.Candidate(
       'reference', lambda parts: reference.int_matmul(parts, dtype)

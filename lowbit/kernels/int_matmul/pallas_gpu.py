@@ -19,9 +19,9 @@ from lowbit.kernels.int_matmul import pieces, tuned
 
 def reasons(parts: tuple[parts_lib.Part, ...]) -> list[str]:
   """Why the kernel cannot take parts in whole chunks."""
-  found = [why for p in parts for why in pieces.reasons(p, lane=True)]
+  found = [why for p in parts for why in pieces.reasons(p)]
   for part in parts:
-    unit = pieces.unit_of(part, lane=True)
+    unit = pieces.unit_of(part)
     if unit & (unit - 1):
       found.append(f'units of {unit} codes are no power of two')
   m, n = parts[0].x.shape[0], parts[0].op.columns
@@ -45,7 +45,7 @@ def _call(parts, dtype, tiles, interpret):
   (m, _), n = parts[0].x.shape, parts[0].op.columns
   bm, bn = tiles.block_m, tiles.block_n
   rows = tuned.round_up(m, bm)
-  all_ = tuple(pieces.build(p, rows, lane=True) for p in parts)
+  all_ = tuple(pieces.build(p, rows) for p in parts)
   y = pl.pallas_call(
     functools.partial(_kernel, dtype == jnp.int32),
     grid=(rows // bm, n // bn),

@@ -1,9 +1,12 @@
 """int_matmul on a TPU: codes become int8 in VMEM, the MXU adds in int32.
 
-The grid runs over blocks of the output and, for the first piece, over chunks of
-K; the other pieces are few channels, and lie in VMEM whole.
+All operands are read as they are stored, so that XLA lays out nothing anew.
+The grid runs over blocks of the output and, for the first part, over steps of
+K; x stays resident for a whole row of blocks, and so is read once. The other
+parts are few channels, and lie in VMEM whole.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -18,157 +21,230 @@ from lowbit.kernels import storage
 from lowbit.kernels.int_matmul import parts as parts_lib
 from lowbit.kernels.int_matmul import pieces, tuned
 
-VMEM = 64 * 2**20  # Bytes that the blocks may take.
-
 
 def reasons(parts: tuple[parts_lib.Part, ...]) -> list[str]:
-  """Why the kernel cannot take parts in whole chunks."""
-  found = [why for p in parts for why in pieces.reasons(p, lane=False)]
-  rest = sum(p.size for p in parts[1:])
-  if rest * (256 + 512) > VMEM // 4:
-    found.append(f'{rest} channels behind the first part do not stay in VMEM')
+  """Why the kernel cannot take the parts."""
+  found = []
+  for part in parts:
+    if not part.size:
+      found.append('a part has no channels')
+    elif (unit := unit_of(part)) < pieces.LEAST:
+      found.append(
+        f'groups of {part.group} of K={part.size} codes leave units of {unit}, '
+        f'fewer than the {pieces.LEAST} of an int8 product'
+      )
+  if not found and _tiles(parts) is None:
+    sizes = [part.size for part in parts]
+    found.append(f'K={sizes} channels do not stay in VMEM')
   return found
 
 
+def _tiles(parts) -> tuned.Tiles | None:
+  rows, sizes = parts[0].x.shape[0], [part.size for part in parts]
+  stored = [part.op.storage for part in parts]
+  return tuned.tpu(rows, sizes, parts[0].op.columns, stored)
+
+
 def int_matmul(parts, dtype, *, tiles=None, interpret=False) -> jax.Array:
-  """As `reference.int_matmul`, for parts in whole chunks."""
-  first = parts[0]
-  m, n = first.x.shape[0], first.op.columns
-  chunks = first.size // pieces.chunk_of(first)
-  bits = first.op.storage.format.storage_bits
-  tiles = tiles or tuned.tpu(m, chunks, n, bits)
-  return _call(parts, np.dtype(dtype), tiles, interpret)
+  """As `reference.int_matmul`, for parts without `reasons`."""
+  return _call(parts, np.dtype(dtype), tiles or _tiles(parts), interpret)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _call(parts, dtype, tiles, interpret):
-  (m, _), n = parts[0].x.shape, parts[0].op.columns
+  (m, size), n = parts[0].x.shape, parts[0].op.columns
   bm, bn = tiles.block_m, tiles.block_n
-  rows = tuned.round_up(m, bm)
-  all_ = tuple(pieces.build(p, rows, lane=False) for p in parts)
-  steps = all_[0].words.shape[0] // tiles.chunks
+  step = tiles.chunks * parts[0].op.storage.chunk
+  steps = 1 if step >= size else size // step
   specs = tuple(
-    _specs(p, tiles, steps if i == 0 else 1) for i, p in enumerate(all_)
+    _specs(p, tiles, steps if i == 0 else 1) for i, p in enumerate(parts)
   )
-  floats = [all_[0].grouped and dtype != jnp.int32]
-  y = grid_lib.pallas_call(
-    functools.partial(_kernel, dtype == jnp.int32, tiles.chunks),
-    grid=(rows // bm, math.ceil(n / bn), steps),
+  floats = parts[0].grouped and dtype != jnp.int32
+  zeros = [
+    pltpu.VMEM((p.op.zero.shape[0], bn), jnp.int32)
+    for p in parts
+    if p.op.zero is not None
+  ]
+  sums = pltpu.VMEM((bm, bn), jnp.float32 if floats else jnp.int32)
+  return grid_lib.pallas_call(
+    functools.partial(_kernel, dtype == jnp.int32),
+    grid=(math.ceil(m / bm), math.ceil(n / bn), steps),
     in_specs=[specs],
     out_specs=pl.BlockSpec((bm, bn), lambda i, j, k: (i, j)),
-    out_shape=jax.ShapeDtypeStruct((rows, n), dtype),
-    scratch_shapes=[
-      pltpu.VMEM((bm, bn), jnp.float32 if floats[0] else jnp.int32)
-    ],
+    out_shape=jax.ShapeDtypeStruct((m, n), dtype),
+    scratch_shapes=[sums, *zeros],
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=('parallel', 'parallel', 'arbitrary'),
-      vmem_limit_bytes=VMEM + 2**25,
+      vmem_limit_bytes=tuned.VMEM + 2**25,
     ),
     interpret=interpret,
     name='int_matmul',
-  )(all_)
-  return y[:m]
+  )(parts)
 
 
-def _specs(piece, tiles, steps: int):
-  """Block specs in the structure of a piece, cut in `steps` along K."""
+def _specs(part: parts_lib.Part, tiles: tuned.Tiles, steps: int):
+  """Block specs in the structure of a part, its bytes cut in `steps`."""
   bm, bn = tiles.block_m, tiles.block_n
+  row = lambda a: pl.BlockSpec((bm, a.shape[1]), lambda i, j, k: (i, 0))
 
-  def spec(a, rows: bool, columns: bool):
-    count = a.shape[0]
-    cut = steps > 1 and count > 1
-    block = (
-      count // steps if cut else count,
-      bm if rows else a.shape[1],
-      bn if columns else a.shape[2],
-    )
+  def column(a):
+    if a is None:
+      return None
+    return pl.BlockSpec((a.shape[0], bn), lambda i, j, k: (0, j))
 
-    def index(i, j, k):
-      return k if cut else 0, i if rows else 0, j if columns else 0
-
-    return pl.BlockSpec(block, index)
-
-  column = lambda a: None if a is None else spec(a, False, True)
-  return pieces.Piece(
-    spec(piece.x, True, False),
-    spec(piece.words, False, True),
-    spec(piece.x_scale, True, False),
-    column(piece.w_scale),
-    column(piece.zero),
-    column(piece.ratio),
-    piece.grouped,
-    piece.chunk,
-    piece.storage,
+  bytes_, cut = part.op.words.shape[0] // steps, steps > 1
+  words = lambda i, j, k: (k if cut else 0, j)
+  op = dataclasses.replace(
+    part.op,
+    words=pl.BlockSpec((bytes_, bn), words),
+    scale=column(part.op.scale),
+    zero=column(part.op.zero),
+  )
+  return parts_lib.Part(
+    row(part.x), row(part.x_scale), op, column(part.channel), part.x_group
   )
 
 
-def _kernel(bare, chunks, all_, out_ref, acc_ref):
-  # x [units, bm, unit]   words [chunks, bytes, bn]   out, acc [bm, bn]
-  k = pl.program_id(2)
+def unit_of(part: parts_lib.Part) -> int:
+  """Codes of a chunk that share scales, zero points and ratios."""
+  unit = part.op.storage.chunk
+  for group in (part.x_group, part.op.group):
+    unit = math.gcd(unit, group) if group < part.size else unit
+  return unit
+
+
+def _kernel(bare, parts, out_ref, acc_ref, *zero_refs):
+  # x [bm, K]   words [bytes, bn]   scales [bm, groups], [groups, bn]
+  # out, acc [bm, bn]   zeros [groups, bn]
+  k, left = pl.program_id(2), iter(zero_refs)
+  zeros = [None if p.op.zero is None else next(left) for p in parts]
 
   @pl.when(k == 0)
   def _():
     acc_ref[...] = jnp.zeros_like(acc_ref)
+    for part, ref in zip(parts, zeros):
+      if ref is not None:
+        ref[...] = part.op.zero[...].astype(jnp.int32)
 
-  first = all_[0]
-  floats = acc_ref.dtype == jnp.float32
-  if chunks == 1:
-    acc_ref[...] += _chunk(first, 0, floats)
-  else:
+  first, floats = parts[0], acc_ref.dtype == jnp.float32
+  s = first.op.storage
+  count = first.op.words.shape[0] // s.rows
 
-    def step(c, carry):
-      acc_ref[...] += _chunk(first, c, floats)
-      return carry
+  def step(c, carry):
+    at = pl.multiple_of(c * s.rows, s.rows)
+    acc_ref[...] += _chunk(first, at, k * count + c, s.chunk, floats, zeros[0])
+    return carry
 
-    jax.lax.fori_loop(0, chunks, step, None)
+  if count:
+    jax.lax.fori_loop(0, count, step, None)
+  if tail := first.size % s.chunk:  # Then all of K is one step.
+    acc_ref[...] += _chunk(first, count * s.rows, count, tail, floats, zeros[0])
 
   @pl.when(k == pl.num_programs(2) - 1)
   def _():
     y = acc_ref[...]
     if bare:
-      y = y >> 4 if first.high else y
+      y = y >> 4 if _is_high(first) else y
     else:
       y = y if floats else _scaled(y, first)
-      for piece in all_[1:]:
-        rest = _all_chunks(piece, piece.grouped)
-        y += rest if piece.grouped else _scaled(rest, piece)
+      for part, zero in zip(parts[1:], zeros[1:]):
+        rest = _all_chunks(part, part.grouped, zero)
+        y += rest if part.grouped else _scaled(rest, part)
     out_ref[...] = y.astype(out_ref.dtype)
 
 
-def _scaled(sums, piece):
-  return sums.astype(jnp.float32) * piece.x_scale[0] * piece.w_scale[0]
+def _is_high(part) -> bool:
+  """Whether weights are multiplied as 16 q; see `pieces.high_nibbles`."""
+  plain = part.op.zero is None and part.channel is None
+  return plain and pieces.is_high(part.op.storage)
 
 
-def _all_chunks(piece, floats: bool):
-  return sum(_chunk(piece, c, floats) for c in range(piece.words.shape[0]))
+def _scaled(sums, part):
+  y = sums.astype(jnp.float32) * part.x_scale[...]
+  return y * _less(part.w_scale[...], part)
 
 
-def _codes(piece, words):
-  """Codes of a chunk, int32; or int8, times 16, if the piece is `high`."""
-  if not piece.high:
-    fields = storage.unpack(words, piece.storage, piece.chunk)
-    return storage.integers(fields, piece.storage)
+def _less(scale, part):
+  """Scales of weights, without the 16 of `_is_high`."""
+  return scale * np.float32(1 / 16) if _is_high(part) else scale
+
+
+def _all_chunks(part, floats: bool, zero):
+  s, total = part.op.storage, None
+  for c in range(math.ceil(part.size / s.chunk)):
+    size = min(part.size - c * s.chunk, s.chunk)
+    sums = _chunk(part, c * s.rows, c, size, floats, zero)
+    total = sums if total is None else total + sums
+  return total
+
+
+def _codes(part, words, size: int):
+  """Codes of a chunk, int32; or int8, times 16, if the part is high."""
+  s = part.op.storage
+  if not _is_high(part):
+    return storage.integers(storage.unpack(words, s, size), s)
+  if size < s.chunk:  # Lanes of so many rows are joined as int32.
+    codes = storage.integers(storage.unpack(words, s, size), s)
+    return (codes << 4).astype(jnp.int8)
   words = words.astype(jnp.int32)
   lanes = [pieces.high_nibbles(words, lane) for lane in (0, 1)]
   return jnp.concatenate(lanes, axis=0)
 
 
-def _chunk(piece, c, floats: bool):
-  """int32 sums over chunk c, or scaled float32 ones: [bm, bn]."""
-  codes = _codes(piece, piece.words[c])
-  unit = piece.x.shape[2]
-  at = lambda ref, u: ref[u if ref.shape[0] > 1 else 0]
-  total = None
-  for s in range(piece.per_chunk):
-    u = c * piece.per_chunk + s
-    zero, ratio = (
-      None if ref is None else at(ref, u) for ref in (piece.zero, piece.ratio)
-    )
-    w = codes[s * unit : (s + 1) * unit]
-    w = w if piece.high else parts_lib.fold(w, zero, ratio)
-    sums = jnp.dot(piece.x[u], w, preferred_element_type=jnp.int32)
+def _chunk(part, at, c, size: int, floats: bool, zero_ref):
+  """int32 sums over chunk c, or scaled float32 ones: [bm, bn].
+
+  Args:
+    part: Of references.
+    at: The chunk's first row in the block of bytes.
+    c: The chunk along all of K; may be traced.
+    size: Codes of the chunk.
+    floats: Whether sums of units are scaled.
+    zero_ref: int32 zero points or None.
+  """
+  op, unit, chunk = part.op, unit_of(part), part.op.storage.chunk
+  codes = _codes(part, op.words[pl.ds(at, op.storage.count(size)), :], size)
+  start = c * chunk
+  start = start if isinstance(c, int) else pl.multiple_of(start, chunk)
+  x, total = part.x[:, pl.ds(start, size)], None
+  for first in range(0, size, unit):
+    cut = slice(first, min(first + unit, size))
+    group = lambda g, first=first: _divide(start + first, g)
+    w = codes[cut]
+    if not _is_high(part):
+      ratio = None if part.channel is None else op.scale
+      g = group(op.group)
+      w = parts_lib.fold(w, _row(zero_ref, g), _row(ratio, g))
+    sums = jnp.dot(x[:, cut], w, preferred_element_type=jnp.int32)
     if floats:
-      sums = sums.astype(jnp.float32) * at(piece.x_scale, u)
-      sums = sums * at(piece.w_scale, u)
+      w_scale = _row(part.w_scale, group(op.group))
+      sums = sums.astype(jnp.float32) * _column(
+        part.x_scale, group(part.x_group)
+      )
+      sums = sums * _less(w_scale, part)
     total = sums if total is None else total + sums
   return total
+
+
+def _divide(x, y: int):
+  return x // y if isinstance(x, int) else jax.lax.div(x, jnp.int32(y))
+
+
+def _row(ref, g):
+  """Row g of [groups, bn], or the only one: [1, bn]."""
+  if ref is None or ref.shape[0] == 1:
+    return ref if ref is None else ref[...]
+  return ref[pl.ds(g, 1), :]
+
+
+def _column(ref, g):
+  """Column g of [bm, groups], or the only one: [bm, 1].
+
+  By a sum over lanes, of which all but one are zeros: g may be traced.
+  """
+  scales = ref[...]
+  if scales.shape[1] == 1:
+    return scales
+  lane = jax.lax.broadcasted_iota(jnp.int32, scales.shape, 1)
+  mine = jnp.where(lane == g, scales, np.float32(0))
+  return jnp.sum(mine, axis=1, keepdims=True)

@@ -1,8 +1,8 @@
-"""A part, cut in the units that a kernel multiplies.
+"""A part, cut in the units that the GPU's kernel multiplies.
 
-A unit is a range of codes in one chunk that share all scales, zero points and
-ratios, and on a GPU one lane of the packed bytes. x has a leading axis of
-units, so that no kernel slices it along its lanes.
+A unit is a range of codes in one lane of the packed bytes of a chunk that share
+all scales, zero points and ratios. x has a leading axis of units, so that the
+kernel need not slice it along its rows.
 """
 
 import dataclasses
@@ -65,20 +65,18 @@ def chunk_of(part: parts_lib.Part) -> int:
   return chunk if part.op.storage.widths != (8,) else math.gcd(part.size, chunk)
 
 
-def unit_of(part: parts_lib.Part, lane: bool) -> int:
-  """Codes of a unit; `lane`: of one lane of bytes."""
+def unit_of(part: parts_lib.Part) -> int:
+  """Codes of a unit."""
   s, unit = part.op.storage, chunk_of(part)
   for group in (part.x_group, part.op.group):
     if group < part.size:
       unit = math.gcd(unit, group)
-  if lane:
-    unit = math.gcd(unit, 128 if s.ternary else 32 * min(s.widths))
-  return unit
+  return math.gcd(unit, 128 if s.ternary else 32 * min(s.widths))
 
 
-def reasons(part: parts_lib.Part, lane: bool) -> list[str]:
+def reasons(part: parts_lib.Part) -> list[str]:
   """Why a part, in whole chunks, has no units."""
-  found, unit = [], unit_of(part, lane)
+  found, unit = [], unit_of(part)
   if part.size % chunk_of(part) or not part.size:
     found.append(
       f'K={part.size} is not in whole chunks of {chunk_of(part)} codes'
@@ -91,9 +89,9 @@ def reasons(part: parts_lib.Part, lane: bool) -> list[str]:
   return found
 
 
-def build(part: parts_lib.Part, rows: int, lane: bool) -> Piece:
+def build(part: parts_lib.Part, rows: int) -> Piece:
   """The piece of a part without `reasons`, x padded to `rows` rows."""
-  op, unit, chunk = part.op, unit_of(part, lane), chunk_of(part)
+  op, unit, chunk = part.op, unit_of(part), chunk_of(part)
   units = part.size // unit
   spread = lambda a, group: _spread(a, group // unit)
   pad = ((0, rows - part.x.shape[0]), (0, 0))

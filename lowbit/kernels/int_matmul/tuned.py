@@ -1,6 +1,11 @@
 """Tile sizes of int_matmul: a table of what was measured, else a rule."""
 
 import dataclasses
+import math
+
+from lowbit.kernels import storage
+
+VMEM = 64 * 2**20  # Bytes of a TPU core that the blocks may take.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -9,7 +14,7 @@ class Tiles:
 
   block_m: int
   block_n: int
-  chunks: int = 1  # Of K in one step; a TPU's only.
+  chunks: int = 1  # Of K in one step, all if the last is no whole one; a TPU's.
   num_warps: int = 4  # A GPU's only.
   num_stages: int = 3
 
@@ -25,16 +30,39 @@ def round_up(n: int, multiple: int) -> int:
   return -(-n // multiple) * multiple
 
 
-def tpu(rows: int, chunks: int, columns: int, bits: float) -> Tiles:
-  """Tiles for [rows, K] by [K, columns], K in `chunks` chunks."""
-  if found := TPU.get((rows, chunks, columns, bits)):
+def tpu(
+  rows: int, sizes: list[int], columns: int, stored: list[storage.Storage]
+) -> Tiles | None:
+  """Tiles for parts [rows, size] by [size, columns], weights as `stored`.
+
+  All of x stays resident for a block of rows, so that it is read once; the
+  rows are as many as fit, so that the weights are read few times. None if
+  nothing fits.
+  """
+  first, bits = stored[0], stored[0].format.storage_bits
+  if found := TPU.get((rows, sizes[0], columns, bits)):
     return found
-  # Large blocks: weights are read once a block of rows, and x of columns.
-  block_m = min(round_up(rows, 32), 1024)
-  block_n = 512 if rows <= 256 else 1024
-  most = 8 if block_m <= 128 else 4
-  step = max(d for d in range(1, most + 1) if chunks % d == 0)
-  return Tiles(block_m, min(block_n, round_up(columns, 128)), step)
+  block_m, of_x = min(round_up(rows, 32), 2048), 2 * sum(sizes)
+  while block_m > 32 and block_m * of_x > VMEM // 2:
+    block_m = round_up(block_m // 2, 32)
+  if block_m * of_x > VMEM // 2:
+    return None
+  chunks = math.ceil(sizes[0] / first.chunk)
+  # A last chunk that is not whole comes with all others.
+  one_step = sizes[0] % first.chunk > 0
+  steps = [
+    d
+    for d in range(1, chunks + 1)
+    if chunks % d == 0 and d >= one_step * chunks
+  ]
+  rest = sum(s.count(n) for s, n in zip(stored[1:], sizes[1:]))
+  for block_n in (512, 256, 128):
+    held = lambda step, n=block_n: 2 * n * (first.rows * step + rest)
+    fit = [d for d in steps if held(d) <= VMEM // 4]
+    if fit:
+      step = max((d for d in fit if held(d) <= VMEM // 16), default=fit[0])
+      return Tiles(block_m, min(block_n, round_up(columns, 128)), step)
+  return None
 
 
 def gpu(rows: int, chunks: int, columns: int, bits: float) -> Tiles | None:

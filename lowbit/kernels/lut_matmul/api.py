@@ -52,11 +52,10 @@ def lut_matmul(
       f' {w.shape} has rows.'
     )
   rows = x.reshape(-1, w.shape[0])
-  like = jax.eval_shape(lambda x: _arguments(x, w, quantize_tables), rows)
-  options = _candidates(interpret)
-  choice.check('lut_matmul', options, implementation, interpret, *like)
+  options = _candidates(quantize_tables, interpret)
+  choice.check('lut_matmul', options, implementation, interpret, rows, w)
   if implementation is None:
-    choice.warn_fallback('lut_matmul', options, *like)
+    choice.warn_fallback('lut_matmul', options, rows, w)
   y = _product(rows, w, quantize_tables, implementation, interpret)
   return y.reshape(*x.shape[:-1], w.shape[1])
 
@@ -72,10 +71,7 @@ def _arguments(x, w, quantized: bool):
 def _product(x, w, quantized, implementation, interpret):
   @jax.custom_vjp
   def product(x, w):
-    y = choice.run(
-      _candidates(interpret), implementation, *_arguments(x, w, quantized)
-    )
-    return y.astype(x.dtype)
+    return choice.run(_candidates(quantized, interpret), implementation, x, w)
 
   def backward(saved, dy):
     w, like = saved
@@ -101,17 +97,26 @@ def dense(w: layout.LutWeight) -> jax.Array:
   return reference.lut_matmul(*_arguments(eye, w, False))
 
 
-def _candidates(interpret: bool) -> tuple[choice.Candidate, ...]:
-  def on(name, module_name):
-    module = lambda: importlib.import_module(
-      f'lowbit.kernels.lut_matmul.{module_name}'
-    )
-    run = lambda *args: module().lut_matmul(*args, interpret=interpret)
-    return choice.Candidate(name, run, lambda *args: module().reasons(*args))
+def _candidates(quantized: bool, interpret: bool):
+  module = lambda name: importlib.import_module(
+    f'lowbit.kernels.lut_matmul.pallas_{name}'
+  )
+
+  def on_tpu(x, w):  # Makes the tables itself.
+    run = module('tpu').lut_matmul
+    return run(x, w, quantized=quantized, interpret=interpret)
+
+  def on_gpu(*args):
+    return module('gpu').lut_matmul(*args, interpret=interpret)
+
+  def with_tables(run):
+    return lambda x, w: run(*_arguments(x, w, quantized)).astype(x.dtype)
 
   return (
-    on('tpu', 'pallas_tpu'),
-    on('gpu', 'pallas_gpu'),
-    choice.Candidate('xla', xla.lut_matmul),
-    choice.Candidate('reference', reference.lut_matmul),
+    choice.Candidate('tpu', on_tpu, lambda x, w: module('tpu').reasons(x, w)),
+    choice.Candidate(
+      'gpu', with_tables(on_gpu), lambda x, w: module('gpu').reasons(x, w)
+    ),
+    choice.Candidate('xla', with_tables(xla.lut_matmul)),
+    choice.Candidate('reference', with_tables(reference.lut_matmul)),
   )

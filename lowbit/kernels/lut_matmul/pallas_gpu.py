@@ -11,9 +11,9 @@ from jax.experimental.pallas import triton as plgpu
 from lowbit.kernels.lut_matmul import layout, reference, select, tuned
 
 
-def reasons(table, scale, w: layout.LutWeight, total) -> list[str]:
+def reasons(x, w: layout.LutWeight) -> list[str]:
   """Why the kernel cannot take the arguments."""
-  del table, scale, total
+  del x
   if tuned.gpu(w.shape[1]) is None:
     return [f'N={w.shape[1]} is not a multiple of 16, the smallest block']
   return []

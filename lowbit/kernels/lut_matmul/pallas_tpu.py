@@ -1,80 +1,177 @@
-"""lut_matmul on a TPU: tables lie in lanes, 16 of 8 entries to a register."""
+"""lut_matmul on a TPU: tables lie in lanes, 16 of 8 entries to a register.
+
+Tables are eight times as large as x, and are made of it in VMEM: a product with
+signs, 64 activations at a time. Weights are read as they are stored; the rows
+of a block are as many as fit, so that they are read few times.
+"""
 
 import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from lowbit.kernels import grid as grid_lib
-from lowbit.kernels.lut_matmul import layout, reference, select, tuned
+from lowbit.kernels.lut_matmul import layout, select, tuned
+
+SLAB = 256  # Codes of a step: 32 bytes of indices are a tile.
+SUBLANES = 8  # Rows of a register.
+LANES = 16 * layout.ENTRIES  # Entries of a segment.
 
 
-def reasons(table, scale, w: layout.LutWeight, total) -> list[str]:
-  """Why the kernel cannot take the arguments: it takes them all."""
-  del table, scale, w, total
+def reasons(x, w: layout.LutWeight) -> list[str]:
+  """Why the kernel cannot take the arguments."""
+  if not x.shape[1] or _tiles(x, w) is None:
+    return [f'K={x.shape[1]} channels are none, or do not stay in VMEM']
   return []
 
 
-@functools.partial(jax.jit, static_argnames=('interpret',))
-def lut_matmul(table, scale, w, total, *, interpret=False) -> jax.Array:
-  """As `reference.lut_matmul`."""
-  m, n = table.shape[0], w.shape[1]
-  segments = table.shape[1] // 16
-  tiles = tuned.tpu(m, segments)
-  bm, bn, step = tiles.block_m, min(tiles.block_n, max(n, 128)), tiles.segments
-  rows = math.ceil(m / bm) * bm
-  lanes = jnp.pad(table.reshape(m, -1), ((0, rows - m), (0, 0)))
-  cut = w.scale.shape[0] > 1
-  words = w.words.reshape(w.bits, segments, 8, n)
-  inputs = [lanes, words, w.scale[:, None]]
-  specs = [
-    pl.BlockSpec((bm, step * 128), lambda i, j, k: (i, k)),
-    pl.BlockSpec((w.bits, step, 8, bn), lambda i, j, k: (0, k, 0, j)),
-    pl.BlockSpec(
-      (step if cut else 1, 1, bn), lambda i, j, k: (k if cut else 0, 0, j)
-    ),
-  ]
-  if scale is not None:
-    inputs.append(jnp.pad(scale, ((0, rows - m), (0, 0))).T[:, :, None])
-    specs.append(pl.BlockSpec((step, bm, 1), lambda i, j, k: (k, i, 0)))
+def _tiles(x, w) -> tuned.Tiles | None:
+  return tuned.tpu(*x.shape, w.shape[1], w.bits, x.dtype.itemsize)
+
+
+@functools.partial(jax.jit, static_argnames=('quantized', 'tiles', 'interpret'))
+def lut_matmul(
+  x, w: layout.LutWeight, *, quantized: bool, tiles=None, interpret=False
+) -> jax.Array:
+  """As `reference.lut_matmul`, of x [M, K] itself: [M, N] in its dtype."""
+  dtype = x.dtype
+  if dtype not in (jnp.float32, jnp.bfloat16):
+    x = x.astype(jnp.float32)
+  (m, k), n = x.shape, w.shape[1]
+  tiles = tiles or _tiles(x, w)
+  bm, bn = tiles.block_m, tiles.block_n
+  column = lambda a: pl.BlockSpec((a.shape[0], bn), lambda i, j: (0, j))
+  words = pl.BlockSpec((*w.words.shape[:2], bn), lambda i, j: (0, 0, j))
   y = grid_lib.pallas_call(
-    functools.partial(_kernel, step, scale is not None),
-    grid=(rows // bm, math.ceil(n / bn), segments // step),
-    in_specs=specs,
-    out_specs=pl.BlockSpec((bm, bn), lambda i, j, k: (i, j)),
-    out_shape=jax.ShapeDtypeStruct((rows, n), jnp.float32),
+    functools.partial(_kernel, quantized),
+    grid=(math.ceil(m / bm), math.ceil(n / bn)),
+    in_specs=[
+      pl.BlockSpec((bm, k), lambda i, j: (i, 0)),
+      words,
+      column(w.scale),
+      column(w.offset),
+    ],
+    out_specs=pl.BlockSpec((bm, bn), lambda i, j: (i, j)),
+    out_shape=jax.ShapeDtypeStruct((m, n), x.dtype),
+    scratch_shapes=[
+      pltpu.VMEM((bm, bn), jnp.float32),
+      pltpu.VMEM((bm, SLAB // layout.SEGMENT * LANES), jnp.float32),
+      pltpu.VMEM((w.bits, SLAB // 8, bn), jnp.int32),
+    ],
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=('parallel', 'parallel', 'arbitrary')
+      dimension_semantics=('parallel', 'parallel'),
+      vmem_limit_bytes=tuned.VMEM,
     ),
     interpret=interpret,
     name='lut_matmul',
-  )(*inputs)
-  return y[:m] - reference.shift(w, total)
+  )(x, w.words, w.scale, w.offset)
+  return y.astype(dtype)
 
 
-def _kernel(step, quantized, table_ref, words_ref, scale_ref, *rest):
-  # table [bm, 128 step]   words [bits, step, 8, bn]   scale [step or 1, 1, bn]
-  out_ref = rest[-1]
+def _kernel(quantized, x_ref, words_ref, scale_ref, offset_ref, out_ref, *rest):
+  # x [bm, K]   words [bits, K' / 8, bn]   scale, offset [segments or 1, bn]
+  # acc [bm, bn]   table [bm, 512]   planes [bits, 32, bn]
+  acc_ref, table_ref, planes_ref = rest
+  acc_ref[...] = jnp.zeros_like(acc_ref)
+  signs = _signs()
 
-  @pl.when(pl.program_id(2) == 0)
-  def _():
-    out_ref[...] = jnp.zeros_like(out_ref)
+  def build(first, size: int) -> int:
+    """Tables of `size` activations; the number of their segments."""
+    x = x_ref[:, pl.ds(first, size)].astype(jnp.float32)
+    segments = math.ceil(size / layout.SEGMENT)
+    for s in range(segments):
+      part = x[:, s * layout.SEGMENT : (s + 1) * layout.SEGMENT]
+      table = jnp.dot(
+        part,
+        signs[: part.shape[1]],
+        preferred_element_type=jnp.float32,
+        precision='highest',
+      )
+      at = _divide(first, layout.SEGMENT) + s
+      acc_ref[...] -= _total(table) * _row(offset_ref, at)
+      table = _rounded(table) if quantized else table
+      table_ref[:, s * LANES : (s + 1) * LANES] = table
+    for i in range(words_ref.shape[0]):
+      rows = 8 * segments
+      words = words_ref[i, pl.ds(_divide(first, 8), rows), :]
+      planes_ref[i, :rows, :] = words.astype(jnp.int32)
+    return segments
 
-  bits, kind = words_ref.shape[0], jnp.int32 if quantized else jnp.float32
+  def slab(first, size: int) -> None:
+    segments = build(first, size)
 
-  def segment(s, carry):
-    at = pl.multiple_of(s * 128, 128)
-    table = table_ref[:, pl.ds(at, 128)].astype(kind)
-    planes = [words_ref[i, s].astype(jnp.int32) for i in range(bits)]
-    entry = lambda t, e: table[:, 8 * t + e : 8 * t + e + 1]
-    words = lambda i, b: planes[i][b : b + 1]
-    found = select.segment(entry, words, bits, kind).astype(jnp.float32)
-    if quantized:
-      found = found * rest[0][s]
-    out_ref[...] += found * scale_ref[s if scale_ref.shape[0] > 1 else 0]
+    def step(t, carry):
+      r, s = _divide(t, segments), jax.lax.rem(t, jnp.int32(segments))
+      mine = pl.ds(pl.multiple_of(r * SUBLANES, SUBLANES), SUBLANES)
+      lanes = pl.ds(pl.multiple_of(s * LANES, LANES), LANES)
+      eight = pl.ds(pl.multiple_of(s * 8, 8), 8)
+      found = _look_up(table_ref[mine, lanes], planes_ref, eight)
+      at = _divide(first, layout.SEGMENT) + s
+      acc_ref[mine, :] += found * _row(scale_ref, at)
+      return carry
+
+    count = acc_ref.shape[0] // SUBLANES * segments
+    jax.lax.fori_loop(0, count, step, None)
+
+  count, tail = divmod(x_ref.shape[1], SLAB)
+
+  def whole(g, carry):
+    slab(pl.multiple_of(g * SLAB, SLAB), SLAB)
     return carry
 
-  jax.lax.fori_loop(0, step, segment, None)
+  if count:
+    jax.lax.fori_loop(0, count, whole, None)
+  if tail:
+    slab(count * SLAB, tail)
+  out_ref[...] = acc_ref[...].astype(out_ref.dtype)
+
+
+def _look_up(table, planes_ref, rows):
+  """Lookups of one segment: [8, 128] tables -> [8, bn]."""
+  bits = planes_ref.shape[0]
+  planes = [planes_ref[i, rows, :] for i in range(bits)]
+
+  def entry(t, e):
+    at = layout.ENTRIES * t + e
+    return table[:, at : at + 1]
+
+  words = lambda i, b: planes[i][b : b + 1]
+  return select.segment(entry, words, bits, jnp.float32)
+
+
+def _signs():
+  """[64, 128]: the entries of 16 tables, `layout.signs` along the diagonal."""
+  shape = (layout.SEGMENT, LANES)
+  k = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
+  lane = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+  j = k & 3
+  bit = jnp.where(j == 3, 0, (lane >> j) & 1)
+  mine = k >> 2 == lane >> 3
+  return jnp.where(mine, 2 * bit - 1, 0).astype(jnp.float32)
+
+
+def _total(table):
+  """Sum of a segment's activations, [bm, 1]: the first entries, negated."""
+  lane = jax.lax.broadcasted_iota(jnp.int32, table.shape, 1)
+  first = jnp.where(lane & (layout.ENTRIES - 1) == 0, table, np.float32(0))
+  return -jnp.sum(first, axis=1, keepdims=True)
+
+
+def _rounded(table):
+  """What `layout.quantize_tables` leaves of the tables of a segment."""
+  largest = jnp.max(jnp.abs(table), axis=1, keepdims=True)
+  scale = jnp.where(largest > 0, largest / np.float32(127), np.float32(1))
+  return jnp.rint(table / scale) * scale
+
+
+def _divide(x, y: int):
+  return x // y if isinstance(x, int) else jax.lax.div(x, jnp.int32(y))
+
+
+def _row(ref, at):
+  """Row `at` of [segments, bn], or the only one: [1, bn]."""
+  return ref[...] if ref.shape[0] == 1 else ref[pl.ds(at, 1), :]

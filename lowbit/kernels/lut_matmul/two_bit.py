@@ -117,20 +117,10 @@ def _dot(a, b):
 def _candidates(table, interpret: bool) -> tuple[choice.Candidate, ...]:
   def on(name):
     module = lambda: importlib.import_module(
-      'lowbit.kernels.lut_matmul.pallas_two_bit'
+      f'lowbit.kernels.lut_matmul.two_bit_{name}'
     )
-
-    def run(x, words):
-      whole = x.shape[1] // CHUNK * CHUNK
-      at = whole // CODES
-      y = module().product(x[:, :whole], words[:at], table, name, interpret)
-      if whole == x.shape[1]:
-        return y
-      return y + xla(x[:, whole:], words[at:], table)
-
-    return choice.Candidate(
-      name, run, lambda x, words: module().reasons(x, words, name)
-    )
+    run = lambda x, words: module().product(x, words, table, interpret)
+    return choice.Candidate(name, run, lambda x, w: module().reasons(x, w))
 
   return (
     on('tpu'),
