@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lowbit as lb
-from lowbit import operators
+from lowbit import interop, operators
 from lowbit.interop import (
   gguf_blocks,
   gguf_decoders,
@@ -135,6 +135,18 @@ def test_the_tokenizer_goes_along(tmp_path):
   assert a == b
   theirs = gguf.GGUFReader(tmp_path / 'b.gguf')
   assert len(theirs.tensors) == len(first.shapes)
+
+
+def test_a_model_of_bytes_has_them_as_tokens(tmp_path):
+  path = tmp_path / 'm.gguf'
+  gguf_export.save(path, *gguf_cases.model(vocab=256))
+  found = interop.load(path).tokenizer
+  text = 'Épée, 猫\t12\n\0'
+  assert found.encode(text).ids == list(text.encode())
+  assert found.decode(found.encode(text).ids) == text
+  assert sorted(found.get_vocab()) == gguf_cases.ALPHABET
+  gguf_export.save(path, *gguf_cases.model())
+  assert 'tokenizer.ggml.model' not in gguf_file.GgufFile(path).fields
 
 
 def test_models_that_gguf_cannot_hold(tmp_path):
