@@ -20,9 +20,9 @@ from tests.interop import gguf_cases
 X = 0.05 * jax.random.normal(jax.random.key(0), (6, 512))
 FITS = {
   'Q4_0': ['int4@g32:fp16', 'int4@g64:fp16', 'int3@g32:fp16'],
-  'Q4_1': ['int4z@b32:e5m2'],
+  'Q4_1': ['int4z@g32:e5m6ieee', 'int4z@g64:e5m6ieee', 'int4z@b32:e5m2'],
   'Q5_0': ['int5@g32:fp16', 'int4@g32:fp16'],
-  'Q5_1': ['int5z@b32:e5m2', 'int4z@b32:e5m2'],
+  'Q5_1': ['int5z@g32:e5m5ieee', 'int4z@g32:e5m6ieee', 'int5z@b32:e5m2'],
   'Q8_0': ['int8@g32:fp16', 'int8@channel:fp16', 'int2@tensor:fp16'],
   'MXFP4': ['mxfp4', 'e2m1@b32:e8m0-ceil', 'e2m1@b64:e8m0'],
   'TQ1_0': ['ternary@g256:fp16', 'ternary@channel:fp16'],
@@ -62,7 +62,8 @@ def test_gguf_quantizes_its_own_grid_to_the_same_blocks(kind):
     ('int4@g32', 'Q4_0', 'no float16 .* or export it as F32'),
     ('int8@g32:fp16', 'Q4_0', 'takes no int8. Use Q8_0'),
     ('int4@g32:fp16', 'MXFP4', 'takes no int4. Use Q4_0 or Q5_0 or Q8_0'),
-    ('int4z@g32:fp16', 'Q4_1', 'int4z@b32:e5m2'),
+    ('int4z@g32:fp16', 'Q4_1', 'zero point times .* int4z@g32:e5m6ieee'),
+    ('int5z@g32:fp16', 'Q5_1', 'zero point times .* int5z@g32:e5m5ieee'),
     ('nf4@g32:fp16', 'Q4_0', 'takes no nf4'),
     ('nf4z@g32', 'Q4_1', 'zero points are no codes'),
     ('int4@g16:fp16', 'Q4_0', 'no float16'),
@@ -73,6 +74,15 @@ def test_gguf_quantizes_its_own_grid_to_the_same_blocks(kind):
 def test_what_does_not_fit_is_refused(spec, kind, rule):
   with pytest.raises(ValueError, match=rule):
     gguf_blocks.encode(lb.quantize(X, spec), kind)
+
+
+@pytest.mark.parametrize(
+  'kind, wide', [('Q4_1', 'int4z@g32:fp16'), ('Q5_1', 'int5z@g32:fp16')]
+)
+def test_the_scales_that_fit_cost_little(kind, wide):
+  x = jax.random.normal(jax.random.key(0), (64, 1024))
+  error = lambda spec: np.mean((lb.dequantize(lb.quantize(x, spec)) - x) ** 2)
+  assert error(gguf_blocks.KINDS[kind].spec) < 1.01 * error(wide)
 
 
 def test_rows_that_do_not_divide_and_other_axes():

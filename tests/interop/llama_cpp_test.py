@@ -14,6 +14,8 @@ SPECS = {
   'Q8_0': 'int8@g32:fp16',
   'Q5_0': 'int5@g32:fp16',
   'Q4_0': 'int4@g32:fp16',
+  'Q5_1': 'int5z@g32:e5m5ieee',
+  'Q4_1': 'int4z@g32:e5m6ieee',
   'MXFP4': 'mxfp4',
   'TQ1_0': 'ternary@g256:fp16',
 }
