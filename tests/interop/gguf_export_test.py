@@ -8,6 +8,7 @@ import pytest
 
 import lowbit as lb
 from lowbit import interop, operators
+from lowbit.data import embedded
 from lowbit.interop import (
   gguf_blocks,
   gguf_decoders,
@@ -15,6 +16,7 @@ from lowbit.interop import (
   gguf_file,
   gguf_tokenizer,
 )
+from lowbit.models import decoder
 from tests.interop import gguf_cases
 
 X = 0.05 * jax.random.normal(jax.random.key(0), (6, 512))
@@ -145,6 +147,21 @@ def test_the_tokenizer_goes_along(tmp_path):
   assert a == b
   theirs = gguf.GGUFReader(tmp_path / 'b.gguf')
   assert len(theirs.tensors) == len(first.shapes)
+
+
+def test_a_file_takes_the_bits_that_are_counted(tmp_path):
+  """Within 1 %, for groups of ggml's own length."""
+  spec = 'int4@g32:fp16'
+  config, params = embedded.load()
+  axis = lambda path: -1 if path[-1].key == 'embedding' else 0
+  params = jax.tree_util.tree_map_with_path(
+    lambda path, x: lb.quantize(x, spec, axis(path)) if x.ndim == 2 else x,
+    params,
+  )
+  path = tmp_path / 'm.gguf'
+  gguf_export.save(path, decoder.Decoder(config), params)
+  size = 8 * path.stat().st_size
+  assert lb.bits(params) < size < 1.01 * lb.bits(params)
 
 
 def test_a_model_of_bytes_has_them_as_tokens(tmp_path):
