@@ -1,9 +1,10 @@
 """Quantized decoders as compressed-tensors folders, for vLLM and transformers.
 
 Layouts: the package compressed-tensors, 'pack-quantized' (integers in int32
-words), 'int-quantized' and 'float-quantized' (one byte a weight), and
-'mxfp4-pack-quantized'. NVFP4 is not written: there the second level divides,
-and its reciprocal is not exact.
+words), 'int-quantized' and 'float-quantized' (one byte a weight),
+'mxfp4-pack-quantized' and 'nvfp4-pack-quantized'. vLLM joins the query, key and
+value projections, and gate and up, and takes one second-level scale of NVFP4
+for all: it is exact where these are equal.
 """
 
 import dataclasses
@@ -16,11 +17,21 @@ import ml_dtypes
 import numpy as np
 
 from lowbit import formats, quantize
-from lowbit.interop import gguf_export, hf_decoders, safetensors_file
+from lowbit.interop import (
+  gguf_export,
+  global_scale,
+  hf_decoders,
+  safetensors_file,
+)
 from lowbit.models import decoder
 from lowbit.transforms import structure
 
-FITS = 'int4@g128 (any group, or @channel), int8@channel, e4m3@channel, mxfp4'
+MX = (formats.get('e2m1'), 32, formats.get('e8m0'))  # Under any scale rule.
+settle = global_scale.settle
+FITS = (
+  'int4@g128 (any group, or @channel), int8@channel, e4m3@channel, mxfp4 and '
+  'nvfp4'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +41,13 @@ class Scheme:
   format: str
   bits: int
   kind: str  # 'int' or 'float'.
-  strategy: str  # 'channel' or 'group'.
+  strategy: str  # 'channel', 'group' or 'tensor_group', of two levels.
   group: int | None
 
   def weights(self) -> dict:
     """The package's QuantizationArgs."""
-    scale = {'scale_dtype': 'torch.uint8'} if 'mxfp4' in self.format else {}
+    dtype = {'mxfp4': 'torch.uint8', 'nvfp4': 'torch.float8_e4m3fn'}
+    scale = dtype.get(self.format.removesuffix('-pack-quantized'))
     return {
       'num_bits': self.bits,
       'type': self.kind,
@@ -43,7 +55,7 @@ class Scheme:
       'strategy': self.strategy,
       'group_size': self.group,
       'dynamic': False,
-      **scale,
+      **({} if scale is None else {'scale_dtype': scale}),
     }
 
 
@@ -58,10 +70,9 @@ def encode(q: quantize.QTensor) -> tuple[dict[str, np.ndarray], Scheme]:
   """
   scheme = _scheme(q)
   codes = np.asarray(q.codes)
-  if 'mxfp4' in scheme.format:
-    packed = codes[:, ::2] | codes[:, 1::2] << 4
-    scale = np.asarray(q.scale, np.uint8)
-    return {'weight_packed': packed, 'weight_scale': scale}, scheme
+  if scheme.kind == 'float' and scheme.bits == 4:
+    packed = {'weight_packed': codes[:, ::2] | codes[:, 1::2] << 4}
+    return packed | _small_scales(q), scheme
   scale = np.asarray(quantize.scales_of(q), np.float32)
   if scheme.format == 'pack-quantized':
     packed = {
@@ -72,6 +83,21 @@ def encode(q: quantize.QTensor) -> tuple[dict[str, np.ndarray], Scheme]:
   if scheme.kind == 'float':
     codes = codes.view(ml_dtypes.float8_e4m3fn)
   return {'weight': codes, 'weight_scale': scale}, scheme
+
+
+def _small_scales(q) -> dict[str, np.ndarray]:
+  """Of MXFP4: exponents; of NVFP4: e4m3 and what divides it."""
+  if not isinstance(q.scale, quantize.QTensor):
+    return {'weight_scale': np.asarray(q.scale, np.uint8)}
+  scale = np.asarray(q.scale.codes).view(ml_dtypes.float8_e4m3fn)
+  over = global_scale.divisor(q)
+  if over is None:
+    raise ValueError(
+      f'The second-level scale of {q.spec} of shape {q.shape} has no float32 '
+      'reciprocal that divides as it multiplies. compressed_tensors.settle('
+      'params) moves it to the nearest that has one, by about 1e-7 of it.'
+    )
+  return {'weight_scale': scale, 'weight_global_scale': over}
 
 
 def _words(nibbles) -> np.ndarray:
@@ -93,8 +119,10 @@ def _scheme(q: quantize.QTensor) -> Scheme:
   strategy = 'group' if grouped else 'channel'
   single = q.ndim == 2 and q.scale.shape == (q.shape[0], 1)
   if fits and even and (grouped or single):
-    if spec == quantize.Spec.parse('mxfp4'):
+    if (fmt, spec.block, spec.scale_format) == MX:
       return Scheme('mxfp4-pack-quantized', 4, 'float', 'group', 32)
+    if global_scale.is_nvfp4(spec):
+      return Scheme('nvfp4-pack-quantized', 4, 'float', 'tensor_group', 16)
     if isinstance(q.scale, quantize.QTensor):
       pass
     elif integer and fmt.bits <= 4:

@@ -4,6 +4,10 @@ A type fits if decoding its blocks with the package gguf gives the numbers of
 `quantize.dequantize`, all of them; that is checked at every encoding (a zero's
 sign apart, which MXFP4 loses there). Wider groups fit by repeating their scale.
 Layouts: ggml-quants of llama.cpp.
+
+Q4_1 and Q5_1 hold a float16 minimum in place of a zero point: minus its code
+times the scale. So the scale must leave room in float16's 11 significant bits
+for the 4 or 5 of the code: e5m6 and e5m5, which add less than 1 % to the error.
 """
 
 import dataclasses
@@ -44,12 +48,18 @@ def encode(q: quantize.QTensor, kind: str) -> np.ndarray:
   reason = _misfit(q, kind)
   raw = None if reason else _encode(q, kind)
   if raw is None or not _holds(raw, q, kind):
-    reason = reason or 'its scales or zeros are no float16 or out of range'
+    reason = reason or _no_half(q)
     raise ValueError(
       f'{kind} does not hold {q.spec} of shape {q.shape} exactly: {reason}. '
       f'{_would_fit(q, kind)}'
     )
   return raw
+
+
+def _no_half(q) -> str:
+  if not q.spec.zero_point:
+    return 'its scales are no float16 or out of range, or a block has several'
+  return 'its scales, or minus zero point times scale, are no float16'
 
 
 def fitting(q: quantize.QTensor) -> tuple[str, ...]:
@@ -193,8 +203,8 @@ KINDS = {
   'TQ2_0': Kind(256, 'ternary@g256:fp16', _ternary, _tq2_0),
   'MXFP4': Kind(32, 'mxfp4', lambda q: q.spec.format.name == 'e2m1', _mxfp4),
   'Q4_0': Kind(32, 'int4@g32:fp16', _signed(4), _q4_0),
-  'Q4_1': Kind(32, 'int4z@b32:e5m2', _affine(4), _q4_1),
+  'Q4_1': Kind(32, 'int4z@g32:e5m6ieee', _affine(4), _q4_1),
   'Q5_0': Kind(32, 'int5@g32:fp16', _signed(5), _q5_0),
-  'Q5_1': Kind(32, 'int5z@b32:e5m2', _affine(5), _q5_1),
+  'Q5_1': Kind(32, 'int5z@g32:e5m5ieee', _affine(5), _q5_1),
   'Q8_0': Kind(32, 'int8@g32:fp16', _signed(8), _q8_0),
 }

@@ -7,7 +7,12 @@ import jax
 import numpy as np
 
 from lowbit import operators, quantize
-from lowbit.interop import gguf_blocks, gguf_decoders, gguf_file
+from lowbit.interop import (
+  gguf_blocks,
+  gguf_decoders,
+  gguf_file,
+  gguf_tokenizer,
+)
 from lowbit.models import decoder
 from lowbit.transforms import structure
 
@@ -26,7 +31,8 @@ def save(
     params: Float arrays, which are written as float32, or QTensors and
       `operators.Coded`, packed or not, each in the smallest ggml type that
       holds it exactly. Norms and biases are float.
-    like: Its tokenizer and name are kept; without, llama.cpp cannot tokenize.
+    like: Its tokenizer and name are kept. Without, a model of 256 tokens gets
+      the bytes as its tokens, and no other can be loaded by llama.cpp.
 
   Returns:
     Name of each tensor -> its ggml type.
@@ -43,7 +49,8 @@ def save(
   tensors = _tensors(model.config, params, architecture)
   writer = gguf.GGUFWriter(path, architecture)
   _write_sizes(writer, model.config)
-  _write_fields(writer, {} if like is None else like.fields)
+  bare = gguf_tokenizer.of_bytes() if model.config.vocab == 256 else {}
+  _write_fields(writer, bare if like is None else like.fields)
   for name, (value, kind) in tensors.items():
     raw = None if kind == 'F32' else gguf.GGMLQuantizationType[kind]
     writer.add_tensor(name, value, raw_dtype=raw)

@@ -55,6 +55,28 @@ def build(file: gguf_file.GgufFile):
   return found
 
 
+def of_bytes() -> dict[str, object]:
+  """Metadata of a tokenizer whose ids are the bytes of UTF-8.
+
+  Each byte is written as the character that GPT-2 gives it; there are no
+  merges, for which an empty one stands, since writers refuse empty arrays.
+  """
+  plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  others = (b for b in range(256) if b not in plain)
+  signs = {b: chr(b) for b in plain}
+  signs |= {b: chr(256 + i) for i, b in enumerate(others)}
+  return {
+    'tokenizer.ggml.model': 'gpt2',
+    'tokenizer.ggml.pre': 'gpt-2',
+    'tokenizer.ggml.tokens': [signs[b] for b in range(256)],
+    'tokenizer.ggml.merges': [''],
+    'tokenizer.ggml.token_type': np.full(256, NORMAL, np.int32),
+    'tokenizer.ggml.bos_token_id': 0,  # NUL, which is in no text.
+    'tokenizer.ggml.eos_token_id': 0,
+    'tokenizer.ggml.add_bos_token': False,
+  }
+
+
 def check_package():
   """The package `tokenizers`; ImportError, with the way out, without it."""
   try:
@@ -81,7 +103,8 @@ def _parts(file):
   tokens = _strings(file, 'tokenizer.ggml.tokens')
   if len(set(tokens)) != len(tokens):
     raise ValueError(f'`path` {file.path} has two equal tokens.')
-  merges = [m.split(' ') for m in _strings(file, 'tokenizer.ggml.merges')]
+  merges = filter(None, _strings(file, 'tokenizer.ggml.merges'))
+  merges = [m.split(' ') for m in merges]
   odd = [m for m in merges if len(m) != 2]
   if odd:
     raise ValueError(f'`path` {file.path} has the merge {odd[0]} of no two.')

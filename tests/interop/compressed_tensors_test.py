@@ -1,7 +1,9 @@
 """compressed-tensors: the layout; the package itself in oracle_test.py."""
 
+import dataclasses
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -29,11 +31,55 @@ def test_words_hold_eight_codes_from_the_lowest_bits_on():
 
 @pytest.mark.parametrize(
   'spec',
-  ['nvfp4', 'int4z@g32', 'int8@g32', 'nf4@g32', 'int4@g48', 'e4m3@tensor'],
+  [
+    'e2m1@g16:(e4m3@channel)',
+    'int4z@g32',
+    'int8@g32',
+    'nf4@g32',
+    'int4@g48',
+    'e4m3@tensor',
+  ],
 )
 def test_what_does_not_fit_is_refused(spec):
   with pytest.raises(ValueError, match=r'no layout .* What fits: int4@g128'):
     compressed_tensors.encode(lb.quantize(X, spec))
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_the_second_level_of_nvfp4_divides(seed):
+  x = jax.random.normal(jax.random.key(seed), (8, 64))
+  q = lb.quantize(x, 'nvfp4')
+  settled = compressed_tensors.settle({'a': {'b': q}})['a']['b']
+  tensors, scheme = compressed_tensors.encode(settled)
+  scale = tensors['weight_scale'].astype(np.float32)
+  scale = scale / tensors['weight_global_scale']  # As its readers do.
+  np.testing.assert_array_equal(scale, lb.quantize.scales_of(settled))
+  assert scheme.weights()['strategy'] == 'tensor_group'
+  # The scale has moved by a few units in the last place, nothing else has.
+  chex.assert_trees_all_close(settled.scale.scale, q.scale.scale, rtol=1e-5)
+  chex.assert_trees_all_equal(settled.codes, q.codes)
+  chex.assert_trees_all_equal(settled.scale.codes, q.scale.codes)
+  again = compressed_tensors.settle(settled)
+  chex.assert_trees_all_equal(again, settled)
+
+
+def test_a_second_level_without_a_divisor_is_refused():
+  q = lb.quantize(jax.random.normal(jax.random.key(1), (8, 64)), 'nvfp4')
+  inner = dataclasses.replace(q.scale, scale=np.float32([[1 / 3]]))
+  q = dataclasses.replace(q, scale=inner)
+  with pytest.raises(ValueError, match=r'nvfp4 of shape .*settle\(params\)'):
+    compressed_tensors.encode(q)
+
+
+def test_powers_of_two_have_divisors_and_all_specs_are_settled_packed():
+  x = jax.random.normal(jax.random.key(2), (8, 64))
+  q = lb.quantize(x, 'e2m1@g16:(e4m3@tensor:ceil)')
+  chex.assert_trees_all_equal(compressed_tensors.settle(q), q)
+  compressed_tensors.encode(q)
+  tree = [lb.pack(lb.quantize(x, s)) for s in ('nvfp4', 'mxfp4', 'int4@g32')]
+  moved = compressed_tensors.settle([*tree, x])
+  compressed_tensors.encode(lb.unpack(moved[0]))
+  chex.assert_trees_all_equal(moved[1:], [*tree[1:], x])
 
 
 def save(folder, **changes):

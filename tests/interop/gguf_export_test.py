@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import lowbit as lb
-from lowbit import operators
+from lowbit import interop, operators
+from lowbit.data import embedded
 from lowbit.interop import (
   gguf_blocks,
   gguf_decoders,
@@ -15,14 +16,15 @@ from lowbit.interop import (
   gguf_file,
   gguf_tokenizer,
 )
+from lowbit.models import decoder
 from tests.interop import gguf_cases
 
 X = 0.05 * jax.random.normal(jax.random.key(0), (6, 512))
 FITS = {
   'Q4_0': ['int4@g32:fp16', 'int4@g64:fp16', 'int3@g32:fp16'],
-  'Q4_1': ['int4z@b32:e5m2'],
+  'Q4_1': ['int4z@g32:e5m6ieee', 'int4z@g64:e5m6ieee', 'int4z@b32:e5m2'],
   'Q5_0': ['int5@g32:fp16', 'int4@g32:fp16'],
-  'Q5_1': ['int5z@b32:e5m2', 'int4z@b32:e5m2'],
+  'Q5_1': ['int5z@g32:e5m5ieee', 'int4z@g32:e5m6ieee', 'int5z@b32:e5m2'],
   'Q8_0': ['int8@g32:fp16', 'int8@channel:fp16', 'int2@tensor:fp16'],
   'MXFP4': ['mxfp4', 'e2m1@b32:e8m0-ceil', 'e2m1@b64:e8m0'],
   'TQ1_0': ['ternary@g256:fp16', 'ternary@channel:fp16'],
@@ -62,7 +64,8 @@ def test_gguf_quantizes_its_own_grid_to_the_same_blocks(kind):
     ('int4@g32', 'Q4_0', 'no float16 .* or export it as F32'),
     ('int8@g32:fp16', 'Q4_0', 'takes no int8. Use Q8_0'),
     ('int4@g32:fp16', 'MXFP4', 'takes no int4. Use Q4_0 or Q5_0 or Q8_0'),
-    ('int4z@g32:fp16', 'Q4_1', 'int4z@b32:e5m2'),
+    ('int4z@g32:fp16', 'Q4_1', 'zero point times .* int4z@g32:e5m6ieee'),
+    ('int5z@g32:fp16', 'Q5_1', 'zero point times .* int5z@g32:e5m5ieee'),
     ('nf4@g32:fp16', 'Q4_0', 'takes no nf4'),
     ('nf4z@g32', 'Q4_1', 'zero points are no codes'),
     ('int4@g16:fp16', 'Q4_0', 'no float16'),
@@ -73,6 +76,15 @@ def test_gguf_quantizes_its_own_grid_to_the_same_blocks(kind):
 def test_what_does_not_fit_is_refused(spec, kind, rule):
   with pytest.raises(ValueError, match=rule):
     gguf_blocks.encode(lb.quantize(X, spec), kind)
+
+
+@pytest.mark.parametrize(
+  'kind, wide', [('Q4_1', 'int4z@g32:fp16'), ('Q5_1', 'int5z@g32:fp16')]
+)
+def test_the_scales_that_fit_cost_little(kind, wide):
+  x = jax.random.normal(jax.random.key(0), (64, 1024))
+  error = lambda spec: np.mean((lb.dequantize(lb.quantize(x, spec)) - x) ** 2)
+  assert error(gguf_blocks.KINDS[kind].spec) < 1.01 * error(wide)
 
 
 def test_rows_that_do_not_divide_and_other_axes():
@@ -135,6 +147,33 @@ def test_the_tokenizer_goes_along(tmp_path):
   assert a == b
   theirs = gguf.GGUFReader(tmp_path / 'b.gguf')
   assert len(theirs.tensors) == len(first.shapes)
+
+
+def test_a_file_takes_the_bits_that_are_counted(tmp_path):
+  """Within 1 %, for groups of ggml's own length."""
+  spec = 'int4@g32:fp16'
+  config, params = embedded.load()
+  axis = lambda path: -1 if path[-1].key == 'embedding' else 0
+  params = jax.tree_util.tree_map_with_path(
+    lambda path, x: lb.quantize(x, spec, axis(path)) if x.ndim == 2 else x,
+    params,
+  )
+  path = tmp_path / 'm.gguf'
+  gguf_export.save(path, decoder.Decoder(config), params)
+  size = 8 * path.stat().st_size
+  assert lb.bits(params) < size < 1.01 * lb.bits(params)
+
+
+def test_a_model_of_bytes_has_them_as_tokens(tmp_path):
+  path = tmp_path / 'm.gguf'
+  gguf_export.save(path, *gguf_cases.model(vocab=256))
+  found = interop.load(path).tokenizer
+  text = 'Épée, 猫\t12\n\0'
+  assert found.encode(text).ids == list(text.encode())
+  assert found.decode(found.encode(text).ids) == text
+  assert sorted(found.get_vocab()) == gguf_cases.ALPHABET
+  gguf_export.save(path, *gguf_cases.model())
+  assert 'tokenizer.ggml.model' not in gguf_file.GgufFile(path).fields
 
 
 def test_models_that_gguf_cannot_hold(tmp_path):

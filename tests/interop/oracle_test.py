@@ -149,7 +149,39 @@ def test_compressed_tensors_decodes_what_we_write(spec):
   np.testing.assert_array_equal(got, lb.dequantize(q))
 
 
-@pytest.mark.parametrize('spec', ['int4@g32', 'int8@channel'])
+def test_compressed_tensors_decodes_nvfp4():
+  """Its parts in float32; the whole rounds the weights to bfloat16."""
+  import torch
+  from compressed_tensors.compressors import BaseCompressor
+  from compressed_tensors.compressors.nvfp4 import helpers
+  from compressed_tensors.quantization import (
+    QuantizationArgs,
+    QuantizationScheme,
+  )
+  from compressed_tensors.quantization.lifecycle import forward
+
+  w = 0.05 * jax.random.normal(jax.random.key(0), (6, 64))
+  q = compressed_tensors.settle(lb.quantize(w, 'nvfp4'))
+  tensors, scheme = compressed_tensors.encode(q)
+  tensors = {name: as_torch(value) for name, value in tensors.items()}
+  args = QuantizationArgs(**scheme.weights())
+  got = forward.dequantize(
+    helpers.unpack_fp4_from_uint8(
+      tensors['weight_packed'], *q.shape, torch.float32
+    ),
+    tensors['weight_scale'].float(),
+    args=args,
+    global_scale=tensors['weight_global_scale'],
+  )
+  np.testing.assert_array_equal(got.numpy(), lb.dequantize(q))
+  found = BaseCompressor.get_value_from_registry(scheme.format).decompress(
+    tensors, QuantizationScheme(targets=['Linear'], weights=args)
+  )
+  got = found['weight'].float().numpy()
+  np.testing.assert_array_equal(got, lb.dequantize(q, jnp.bfloat16))
+
+
+@pytest.mark.parametrize('spec', ['int4@g32', 'int8@channel', 'mxfp4', 'nvfp4'])
 def test_transformers_runs_what_we_write(tmp_path, spec):
   import torch
   import transformers
@@ -158,10 +190,25 @@ def test_transformers_runs_what_we_write(tmp_path, spec):
   tokens = jax.random.randint(jax.random.key(0), (2, 9), 0, model.config.vocab)
   recipe = lb.recipes.nearest(spec, keep=('embed/embedding',))
   params = lb.quantize_model(model, params, recipe, [tokens])
+  params = compressed_tensors.settle(params)
   schemes = compressed_tensors.save(tmp_path, model, operators.pack(params))
   assert len(schemes) == 15
-  theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+  floats = spec in (
+    'mxfp4',
+    'nvfp4',
+  )  # Decompressed to bfloat16 by the package.
+  how = transformers.CompressedTensorsConfig(run_compressed=not floats)
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path, quantization_config=how
+  )
+  theirs = theirs.float() if floats else theirs
   with torch.no_grad():
     want = theirs(torch.as_tensor(np.array(tokens))).logits.float().numpy()
+  if floats:
+    is_op = lambda x: isinstance(x, operators.Operator)
+    low = lambda x: x.dense().astype(jnp.bfloat16).astype(jnp.float32)
+    params = jax.tree.map(
+      lambda x: low(x) if is_op(x) else x, params, is_leaf=is_op
+    )
   got = lb.apply(model, params, tokens)
   np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
