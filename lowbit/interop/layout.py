@@ -37,6 +37,22 @@ def kernel(name: str) -> Source:
   return Source(name, lambda w: w.T)
 
 
+def norm(theirs: str, ours: str) -> dict[str, Source]:
+  """A layer norm: scale and bias."""
+  return {
+    f'{ours}/scale': Source(f'{theirs}.weight'),
+    f'{ours}/bias': Source(f'{theirs}.bias'),
+  }
+
+
+def dense(theirs: str, ours: str, bias: bool = True) -> dict[str, Source]:
+  """A dense layer whose weight is [out, in], with or without a bias."""
+  found = {f'{ours}/kernel': kernel(f'{theirs}.weight')}
+  if bias:
+    found[f'{ours}/bias'] = Source(f'{theirs}.bias')
+  return found
+
+
 def patches(name: str) -> Source:
   """A weight of a 2-D convolution [out, in, h, w] as [h, w, in, out]."""
   return Source(name, lambda w: w.transpose(2, 3, 1, 0))

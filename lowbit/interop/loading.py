@@ -11,6 +11,7 @@ from lowbit.interop import (
   hf_decoders,
   hf_encoders,
   hf_gpt2,
+  hf_vit,
   hugging_face,
 )
 
@@ -30,7 +31,7 @@ def load(path: str | os.PathLike) -> Loaded:
   GGUF: the architectures llama (with Mistral and SmolLM2), qwen2 and qwen3, in
   every type that the package gguf decodes. Folders: config.json, safetensors in
   one file or shards, and tokenizer.json if there is one, of llama, mistral,
-  qwen2, qwen3, gpt2 and bert.
+  qwen2, qwen3, gpt2, bert and vit.
 
   Args:
     path: FILE.gguf, or the folder.
@@ -49,10 +50,11 @@ def load(path: str | os.PathLike) -> Loaded:
   kinds = dict.fromkeys(hf_decoders.KINDS, hf_decoders.load) | {
     'bert': hf_encoders.load,
     'gpt2': hf_gpt2.load,
+    'vit': hf_vit.load,
   }
   folder.expect('model_type', *kinds)
   model, params = kinds[folder.kind](folder)
   tokenizer = None
-  if (path / 'tokenizer.json').exists():
+  if folder.kind != 'vit' and (path / 'tokenizer.json').exists():
     tokenizer = hugging_face.read_tokenizer(path, model.config.vocab)
   return Loaded(model, params, tokenizer)

@@ -117,6 +117,25 @@ def test_gpt2(tmp_path):
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+@pytest.mark.parametrize('case', ['ForImageClassification', 'Model'])
+def test_vit(tmp_path, case):
+  import torch
+  import transformers
+
+  keys = ('hidden_size', 'num_hidden_layers', 'num_attention_heads')
+  sizes = {k: SIZES[k] for k in (*keys, 'intermediate_size')}
+  sizes |= dict(image_size=(24, 16), patch_size=8, num_labels=5)
+  theirs = random_model(transformers, torch, 'ViT', f'ViT{case}', sizes)
+  theirs.save_pretrained(tmp_path)
+  images = np.random.default_rng(0).standard_normal((2, 24, 16, 3), np.float32)
+  with torch.no_grad():
+    out = theirs(torch.as_tensor(images.transpose(0, 3, 1, 2).copy()))
+  want = out.last_hidden_state if case == 'Model' else out.logits
+  found = interop.load(tmp_path)
+  got = found.model.apply({'params': found.params}, jnp.asarray(images))
+  np.testing.assert_allclose(got, want.numpy(), atol=1e-4)
+
+
 SPECS = ['int4@g32', 'int4@channel', 'int3@g16', 'int8@channel', 'mxfp4']
 
 
