@@ -6,7 +6,9 @@ import pathlib
 
 from lowbit.interop import (
   gguf_decoders,
+  gguf_encoders,
   gguf_file,
+  gguf_gpt2,
   gguf_tokenizer,
   hf_decoders,
   hf_encoders,
@@ -28,10 +30,10 @@ class Loaded:
 def load(path: str | os.PathLike) -> Loaded:
   """Reads a GGUF file, or a folder of Hugging Face.
 
-  GGUF: the architectures llama (with Mistral and SmolLM2), qwen2 and qwen3, in
-  every type that the package gguf decodes. Folders: config.json, safetensors in
-  one file or shards, and tokenizer.json if there is one, of llama, mistral,
-  qwen2, qwen3, gpt2, bert and vit.
+  GGUF: the architectures llama (with Mistral and SmolLM2), qwen2, qwen3, gpt2
+  and bert, in every type that the package gguf decodes. Folders: config.json,
+  safetensors in one file or shards, and tokenizer.json if there is one, of
+  llama, mistral, qwen2, qwen3, gpt2, bert and vit.
 
   Args:
     path: FILE.gguf, or the folder.
@@ -44,8 +46,13 @@ def load(path: str | os.PathLike) -> Loaded:
   path = pathlib.Path(path)
   if path.suffix == '.gguf':
     file = gguf_file.GgufFile(path)
+    kinds = dict.fromkeys(gguf_decoders.ARCHITECTURES, gguf_decoders.load) | {
+      'bert': gguf_encoders.load,
+      'gpt2': gguf_gpt2.load,
+    }
+    file.expect('general.architecture', *kinds)
     tokenizer = gguf_tokenizer.build(file)
-    return Loaded(*gguf_decoders.load(file), tokenizer)
+    return Loaded(*kinds[file.architecture](file), tokenizer)
   folder = hugging_face.read(path)
   kinds = dict.fromkeys(hf_decoders.KINDS, hf_decoders.load) | {
     'bert': hf_encoders.load,
