@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lowbit.interop import gguf_decoders, gguf_file, gguf_tokenizer
+from lowbit.interop import gguf_decoders, gguf_file
 from lowbit.models import rotary
 from tests.interop import gguf_cases
 
@@ -88,51 +88,3 @@ def test_other_architectures_are_refused(tmp_path):
   path = gguf_cases.write(tmp_path / 'm.gguf', model, params, 'mamba')
   with pytest.raises(ValueError, match="'mamba'; .* llama, qwen2, qwen3"):
     gguf_decoders.load(gguf_file.GgufFile(path))
-
-
-def tokenizer(tmp_path, **fields):
-  model, params = gguf_cases.model()
-  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
-  return gguf_tokenizer.build(gguf_file.GgufFile(path))
-
-
-def test_tokens_are_merged_and_come_back(tmp_path):
-  found = tokenizer(tmp_path)
-  text = 'the cat and the dog, 12 ünïts\n'
-  encoded = found.encode(text)
-  assert encoded.tokens[0] == 'the'
-  assert 'Ġand' in encoded.tokens
-  assert '12' not in encoded.tokens  # Digits stand alone.
-  assert found.decode(encoded.ids) == text
-  assert found.encode('the<|endoftext|>').ids[-1] == 0
-
-
-@pytest.mark.parametrize('pre', ['gpt-2', 'llama-bpe', 'qwen2'])
-def test_other_cuts(tmp_path, pre):
-  found = tokenizer(tmp_path, **{'tokenizer.ggml.pre': pre})
-  tokens = found.encode('and the 12').tokens
-  assert tokens[:2] == ['and', 'Ġthe']
-  # Of these, only Qwen's rules part digits.
-  assert ('12' in tokens) == (pre != 'qwen2')
-
-
-T = 'tokenizer.ggml.'
-BAD_TOKENIZERS = {
-  "of the kind 'llama'": {f'{T}model': 'llama'},
-  "rules of 'odd'": {f'{T}pre': 'odd'},
-  'two equal tokens': {f'{T}tokens': ['a', 'a']},
-  'does not fit the model': {
-    f'{T}tokens': [*gguf_cases.TOKENS, 'extra'],
-    f'{T}token_type': [1] * (len(gguf_cases.TOKENS) + 1),
-  },
-  'do not fit its tokens': {f'{T}merges': ['q zz']},
-  'no list of strings tokenizer.ggml.merges': {f'{T}merges': 3},
-  'of no two': {f'{T}merges': ['a b c']},
-  'kinds of the shape': {f'{T}token_type': [1, 1]},
-}
-
-
-@pytest.mark.parametrize('rule', BAD_TOKENIZERS)
-def test_tokenizers_that_do_not_fit(tmp_path, rule):
-  with pytest.raises(ValueError, match=rule):
-    tokenizer(tmp_path, **BAD_TOKENIZERS[rule])
