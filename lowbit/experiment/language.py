@@ -1,4 +1,4 @@
-"""A language model with its text: the embedded one, or a file of others."""
+"""A language model with its text: the embedded one, or a model of others."""
 
 import dataclasses
 import importlib.util
@@ -10,8 +10,8 @@ from flax import linen as nn
 
 from lowbit import transforms
 from lowbit.data import embedded, text
-from lowbit.interop import gguf_decoders, gguf_file, gguf_tokenizer
-from lowbit.models import decoder
+from lowbit.interop import loading, token_bytes
+from lowbit.models import decoder, gpt2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,9 @@ def load(config) -> Language:
   Raises:
     ValueError: If a file is missing or of another kind, or the text too short.
   """
-  if pathlib.Path(config.model.path).suffix == '.gguf':
-    return _of_gguf(config)
+  path = pathlib.Path(config.model.path)
+  if path.suffix == '.gguf' or is_folder(path):
+    return _of_others(config)
   sizes, params = embedded.load(config.model.path)
   texts = text.load(config.data.path)
   sample = lambda name, count: text.sample(texts, name, count, config.sequence)
@@ -45,28 +46,49 @@ def load(config) -> Language:
   )
 
 
-def _of_gguf(config) -> Language:
+def is_folder(path: pathlib.Path) -> bool:
+  """Whether it is a folder of Hugging Face."""
+  return (path / 'config.json').is_file()
+
+
+def _of_others(config) -> Language:
   path = pathlib.Path(config.model.path)
-  if not path.is_file():
+  if not path.exists():
     raise ValueError(
       f'`config.model.path` {str(path)!r} is not a file. '
       f'{config.get("hint", "Give a GGUF file.")}'
     )
-  file = gguf_file.GgufFile(path)
-  tokenizer = gguf_tokenizer.build(file)
+  found = loading.load(path)
+  _check_language(found, path)
   texts = text.load(config.data.path)
-  begin = _begin(tokenizer, config.model.get('begin', ''))
+  begin = _begin(found.tokenizer, config.model.get('begin', ''))
   sample = lambda name, count: token_windows(
-    texts, name, count, config.sequence, tokenizer, begin
+    texts, name, count, config.sequence, found.tokenizer, begin
   )
   calibration = sample('calibration', config.calibration)
   test = sample('test', config.windows)
-  model, params = gguf_decoders.load(file)
+  model, params = found.model, found.params
   if config.model.get('untie', False):
     params = transforms.untie(params)
-    model = decoder.Decoder(dataclasses.replace(model.config, tied=False))
-  ratio = _tokens_per_byte(test[:, 1:], tokenizer)
-  return Language(model, params, calibration, test, ratio)
+    sizes = dataclasses.replace(model.config, tied=False)
+    model = model.clone(config=sizes)
+  predicted = test[:, 1:]
+  size = token_bytes.count(found.tokenizer, predicted.ravel())
+  return Language(model, params, calibration, test, predicted.size / size)
+
+
+def _check_language(found: loading.Loaded, path: pathlib.Path) -> None:
+  """Raises ValueError unless it predicts tokens, and there is a tokenizer."""
+  if not isinstance(found.model, decoder.Decoder | gpt2.GPT2):
+    raise ValueError(
+      f'`config.model.path` {path} holds a model of the kind '
+      f'{type(found.model).__name__}, which predicts no tokens. Give a decoder.'
+    )
+  if found.tokenizer is None:
+    raise ValueError(
+      f'`config.model.path` {path} has no tokenizer.json. Put that of the '
+      'model there.'
+    )
 
 
 def _begin(tokenizer, token: str) -> tuple[int, ...]:
@@ -117,12 +139,6 @@ def token_windows(
   rows = text.spread(rows, name, count)
   front = np.tile(np.asarray(begin, np.int32), (len(rows), 1))
   return np.concatenate([front, rows], axis=1)
-
-
-def _tokens_per_byte(tokens: np.ndarray, tokenizer) -> float:
-  """Of byte-level tokens, which are written with one letter a byte."""
-  size = sum(len(tokenizer.id_to_token(int(t))) for t in tokens.ravel())
-  return tokens.size / size
 
 
 def installed(package: str, file: str) -> str:

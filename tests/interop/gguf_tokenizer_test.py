@@ -10,6 +10,7 @@ from lowbit.interop import (
   gguf_file,
   gguf_tokenizer,
   gguf_wordpiece,
+  token_bytes,
 )
 from tests.interop import gguf_cases
 
@@ -32,6 +33,7 @@ def test_tokens_are_merged_and_come_back(tmp_path):
   assert 'Ġand' in encoded.tokens
   assert '12' not in encoded.tokens  # Digits stand alone.
   assert found.decode(encoded.ids) == text
+  assert token_bytes.count(found, encoded.ids) == len(text.encode())
   assert found.encode('the<|endoftext|>').ids[-1] == 0
 
 
@@ -130,6 +132,8 @@ def test_the_best_pair_is_joined_first(joined, text):
   encoded = joined.encode(text)
   assert encoded.tokens == greedy(text)
   assert joined.decode(encoded.ids) == text
+  size = len(text.encode()) + bool(text)  # A space stands before it.
+  assert token_bytes.count(joined, encoded.ids) == size
 
 
 def test_control_tokens_and_the_space_before_a_text(tmp_path, joined):
