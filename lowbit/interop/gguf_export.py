@@ -7,7 +7,12 @@ import jax
 import numpy as np
 
 from lowbit import operators, quantize
-from lowbit.interop import gguf_blocks, gguf_decoders, gguf_file
+from lowbit.interop import (
+  gguf_blocks,
+  gguf_decoders,
+  gguf_file,
+  rope_scaling,
+)
 from lowbit.models import decoder
 from lowbit.transforms import structure
 
@@ -32,6 +37,7 @@ def save(
     Name of each tensor -> its ggml type.
 
   Raises:
+    TypeError: If `model` is no Decoder.
     ValueError: If a weight fits no ggml type exactly, or is another operator;
       or a config has no counterpart. Before anything is written.
     ImportError: Without the package `gguf`.
@@ -39,6 +45,9 @@ def save(
   gguf_file.check_package()
   import gguf
 
+  if not isinstance(model, decoder.Decoder):
+    kind = type(model).__name__
+    raise TypeError(f'`model` must be a Decoder, got a {kind}.')
   architecture = _architecture(model.config)
   tensors = _tensors(model.config, params, architecture)
   writer = gguf.GGUFWriter(path, architecture)
@@ -56,10 +65,11 @@ def save(
 
 def _architecture(c: decoder.DecoderConfig) -> str:
   """The one of llama.cpp that does what the config asks for."""
-  if c.scan_layers or c.window_from:
+  if c.scan_layers or c.window_from or c.rope_dynamic:
     raise ValueError(
-      'Scanned layers, and windows in a part of them, have no counterpart in '
-      'GGUF: unstack the params, and set scan_layers=False, window_from=0.'
+      'Scanned layers, windows in a part of them, and dynamic rotary bases '
+      'have no counterpart in GGUF: unstack the params, and set '
+      'scan_layers=False, window_from=0, rope_dynamic=().'
     )
   odd = c.out_bias or c.mlp_bias
   if c.qk_norm and not (odd or c.qkv_bias):
@@ -84,7 +94,7 @@ def _tensors(c, params, architecture) -> dict[str, tuple[np.ndarray, str]]:
       q = quantize.transpose(q) if ours.endswith('kernel') else q
       found[source.name] = _blocks(_turned(q, turn), ours)
   if c.rope_factors:
-    found[gguf_decoders.FACTORS] = np.float32(c.rope_factors), 'F32'
+    found[rope_scaling.FACTORS] = np.float32(c.rope_factors), 'F32'
   return found
 
 
@@ -131,6 +141,8 @@ def _write_sizes(writer, c: decoder.DecoderConfig) -> None:
   writer.add_value_length(c.head_dim)
   writer.add_rope_dimension_count(c.head_dim)
   writer.add_rope_freq_base(c.rope_base)
+  if c.rope_scale != 1:
+    writer.add_rope_scaling_attn_factors(c.rope_scale)
   writer.add_layer_norm_rms_eps(c.norm_eps)
   if c.window:
     writer.add_sliding_window(c.window)

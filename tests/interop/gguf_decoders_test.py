@@ -1,5 +1,7 @@
 """Decoders from GGUF files: the same logits, and clear refusals."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -59,6 +61,59 @@ def test_permuted_rows_under_interleaved_pairs_are_rotate_half():
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+SCALING = 'llama.rope.scaling.'
+ROTARY = {
+  'linear': (
+    {f'{SCALING}type': 'linear', f'{SCALING}factor': 4.0},
+    dict(rope_factors=(4.0,) * 4),
+  ),
+  'yarn': (
+    {
+      f'{SCALING}type': 'yarn',
+      f'{SCALING}factor': 4.0,
+      f'{SCALING}original_context_length': 64,
+    },
+    dict(
+      rope_factors=rotary.yarn_factors(1e4, 8, 4.0, 64),
+      rope_scale=rotary.yarn_scale(4.0),
+    ),
+  ),
+  'yarn of the whole context': (
+    {
+      f'{SCALING}type': 'yarn',
+      f'{SCALING}factor': 4.0,
+      f'{SCALING}attn_factor': 0.5,
+      f'{SCALING}yarn_beta_fast': 16.0,
+      f'{SCALING}yarn_beta_slow': 2.0,
+      'llama.context_length': 128,
+    },
+    dict(
+      rope_factors=rotary.yarn_factors(1e4, 8, 4.0, 128, 16.0, 2.0),
+      rope_scale=0.5 * rotary.yarn_scale(4.0),
+    ),
+  ),
+  'none': ({f'{SCALING}type': 'none', f'{SCALING}factor': 4.0}, {}),
+}
+
+
+@pytest.mark.parametrize('case', ROTARY)
+def test_rotary_scaling(tmp_path, case):
+  fields, sizes = ROTARY[case]
+  model, params = gguf_cases.model()
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
+  found = gguf_decoders.config(gguf_file.GgufFile(path))
+  want = dataclasses.replace(model.config, **sizes, norm_eps=found.norm_eps)
+  assert found == want
+
+
+def test_factors_of_a_tensor_and_of_a_type_are_multiplied(tmp_path):
+  model, params = gguf_cases.model(rope_factors=(1.0, 2.0, 4.0, 8.0))
+  fields, _ = ROTARY['linear']
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
+  found = gguf_decoders.config(gguf_file.GgufFile(path))
+  assert found.rope_factors == (4.0, 8.0, 16.0, 32.0)
+
+
 REFUSED = {
   'missing .*blk.1.ffn_up.weight': dict(without=('blk.1.ffn_up.weight',)),
   'unknown .*blk.1': {'llama.block_count': 1},
@@ -68,7 +123,10 @@ REFUSED = {
   'keys and values differ': {'llama.attention.value_length': 4},
   'part of each head': {'llama.rope.dimension_count': 4},
   'experts': {'llama.expert_count': 8},
-  "type 'yarn'": {'llama.rope.scaling.type': 'yarn'},
+  "type 'longrope' .* none, linear and yarn": {
+    'llama.rope.scaling.type': 'longrope'
+  },
+  'context_length .* at least 0': {'llama.rope.scaling.type': 'yarn'},
   'of at least 0': {'llama.embedding_length': 'wide'},
   'token_embd.weight of 2 axes': dict(without=('token_embd.weight',)),
 }

@@ -33,9 +33,32 @@ LLAMA3 = {
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 64,
 }
+ROPE = {'rope_theta': 10_000.0}
+YARN = ROPE | {
+  'rope_type': 'yarn',
+  'factor': 4.0,
+  'original_max_position_embeddings': 64,
+}
 DECODERS = {
   'Llama': dict(attention_bias=True, mlp_bias=True),
   'Llama 3.1': dict(rope_parameters=LLAMA3, tie_word_embeddings=True),
+  'Llama linear': dict(
+    rope_parameters=ROPE | {'rope_type': 'linear', 'factor': 3.0}
+  ),
+  'Llama dynamic': dict(
+    rope_parameters=ROPE | {'rope_type': 'dynamic', 'factor': 2.0},
+    max_position_embeddings=8,  # Of 17 tokens.
+  ),
+  'Llama yarn': dict(rope_parameters=YARN),
+  'Qwen2 yarn': dict(
+    rope_parameters=YARN
+    | {'beta_fast': 6, 'beta_slow': 2, 'attention_factor': 1.4}
+  ),
+  'Qwen3 yarn': dict(
+    head_dim=16,
+    rope_parameters=YARN
+    | {'mscale': 1.5, 'mscale_all_dim': 0.7, 'truncate': False},
+  ),
   'Mistral': dict(sliding_window=5, head_dim=16),
   'Qwen2': dict(tie_word_embeddings=True),
   'Qwen2 window': dict(
