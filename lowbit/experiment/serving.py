@@ -48,7 +48,15 @@ def forward(
   Returns:
     (logits float32 [B, T, V], V spread over `axis`; the cache with the tokens
     in it).
+
+  Raises:
+    ValueError: If `config` has a dynamic rotary base.
   """
+  if config.rope_dynamic:
+    raise ValueError(
+      f'`config.rope_dynamic` {config.rope_dynamic} turns all keys anew as a '
+      'text grows, which a cache cannot. Use YaRN, or Decoder.apply.'
+    )
   embedding = params['embed']['embedding']
   if isinstance(embedding, quantize.QTensor | quantize.PackedQTensor):
     embedding = operators.Coded(embedding)
@@ -87,9 +95,10 @@ def _attention(p, x, cache, start, config, window):
   q, k, v = split('query'), split('key'), split('value')
   if config.qk_norm:
     q, k = _norm(p['query_norm'], q, config), _norm(p['key_norm'], k, config)
-  q, k = (
-    rotary.rope(y, config.rope_base, start, config.rope_factors) for y in (q, k)
+  turn = lambda y: rotary.rope(
+    y, config.rope_base, start, config.rope_factors, config.rope_scale
   )
+  q, k = turn(q), turn(k)
   put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
     old, new.astype(old.dtype), start, axis=1
   )

@@ -179,7 +179,8 @@ def save(
 def _config(c: decoder.DecoderConfig) -> dict:
   """config.json of the architecture that does what the config asks for."""
   biases = (c.qkv_bias, c.out_bias, c.mlp_bias)
-  plain = not (c.rope_factors or c.scan_layers or c.window_from)
+  turned = c.rope_factors or c.rope_dynamic or c.rope_scale != 1
+  plain = not (turned or c.scan_layers or c.window_from)
   kinds = {
     'llama': c.qkv_bias == c.out_bias and not (c.qk_norm or c.window),
     'mistral': c.window and not (c.qk_norm or any(biases)),

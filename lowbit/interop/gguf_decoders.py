@@ -3,12 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from lowbit.interop import gguf_file, layout
+from lowbit.interop import gguf_file, layout, rope_scaling
 from lowbit.models import decoder
 
 ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
 _PERMUTED = ('llama',)  # Queries and keys in the order of interleaved pairs.
-FACTORS = 'rope_freqs.weight'
 _BLOCK = {  # Their name -> ours, of the matrices of a layer.
   'attn_q': 'attention/query',
   'attn_k': 'attention/key',
@@ -39,7 +38,7 @@ def plan(file: gguf_file.GgufFile) -> tuple[decoder.Decoder, layout.Plan]:
     model,
     (jax.ShapeDtypeStruct((1, 8), jnp.int32),),
     sources_of(model.config, file.architecture),
-    ignored=FACTORS.replace('.', r'\.'),
+    ignored=rope_scaling.FACTORS.replace('.', r'\.'),
   )
 
 
@@ -56,7 +55,6 @@ def config(file: gguf_file.GgufFile) -> decoder.DecoderConfig:
       f'`path` {file.path}: rotary positions on a part of each head are not '
       'supported.'
     )
-  base = file.number('rope.freq_base', 10_000.0)
   has = lambda name: f'blk.0.{name}' in file.shapes
   return decoder.DecoderConfig(
     vocab=file.shape('token_embd.weight', 2)[0],
@@ -66,8 +64,6 @@ def config(file: gguf_file.GgufFile) -> decoder.DecoderConfig:
     kv_heads=file.number('attention.head_count_kv', heads),
     head_dim=head_dim,
     hidden=file.number('feed_forward_length'),
-    rope_base=base,
-    rope_factors=_factors(file, head_dim),
     norm_eps=file.number('attention.layer_norm_rms_epsilon', 0.0),
     qkv_bias=has('attn_q.bias'),
     out_bias=has('attn_output.bias'),
@@ -75,6 +71,7 @@ def config(file: gguf_file.GgufFile) -> decoder.DecoderConfig:
     qk_norm=has('attn_q_norm.weight'),
     window=file.number('attention.sliding_window', 0),
     tied='output.weight' not in file.shapes,
+    **rope_scaling.of_gguf(file, head_dim),
   )
 
 
@@ -86,26 +83,6 @@ def _check_supported(file) -> None:
     )
   if file.number('expert_count', 0):
     raise ValueError(f'`path` {file.path}: experts are not supported.')
-
-
-def _factors(file, head_dim: int) -> tuple[float, ...]:
-  """What divides the rotary frequencies: a tensor (Llama 3.1), or a number."""
-  if FACTORS in file.shapes:
-    if file.shapes[FACTORS] != (head_dim // 2,):
-      raise ValueError(
-        f'Tensor {FACTORS} of `path` {file.path} has the shape '
-        f'{file.shapes[FACTORS]}, not ({head_dim // 2},).'
-      )
-    return tuple(file.read(FACTORS).tolist())
-  kind = file.fields.get(f'{file.architecture}.rope.scaling.type', 'none')
-  if kind == 'none':
-    return ()
-  if kind != 'linear':
-    raise ValueError(
-      f'`path` {file.path}: rotary scaling of the type {kind!r} is not '
-      'supported; none and linear are, and the factors of Llama 3.'
-    )
-  return (file.number('rope.scaling.factor', 1.0),) * (head_dim // 2)
 
 
 def sources_of(

@@ -9,9 +9,10 @@ import numpy as np
 from lowbit import operators, quantize
 from lowbit.interop import (
   gguf_blocks,
+  gguf_bpe,
   gguf_decoders,
   gguf_file,
-  gguf_tokenizer,
+  rope_scaling,
 )
 from lowbit.models import decoder
 from lowbit.transforms import structure
@@ -38,6 +39,7 @@ def save(
     Name of each tensor -> its ggml type.
 
   Raises:
+    TypeError: If `model` is no Decoder.
     ValueError: If a weight fits no ggml type exactly, or is another operator;
       or a config has no counterpart. Before anything is written.
     ImportError: Without the package `gguf`.
@@ -45,11 +47,14 @@ def save(
   gguf_file.check_package()
   import gguf
 
+  if not isinstance(model, decoder.Decoder):
+    kind = type(model).__name__
+    raise TypeError(f'`model` must be a Decoder, got a {kind}.')
   architecture = _architecture(model.config)
   tensors = _tensors(model.config, params, architecture)
   writer = gguf.GGUFWriter(path, architecture)
   _write_sizes(writer, model.config)
-  bare = gguf_tokenizer.of_bytes() if model.config.vocab == 256 else {}
+  bare = gguf_bpe.of_bytes() if model.config.vocab == 256 else {}
   _write_fields(writer, bare if like is None else like.fields)
   for name, (value, kind) in tensors.items():
     raw = None if kind == 'F32' else gguf.GGMLQuantizationType[kind]
@@ -63,10 +68,11 @@ def save(
 
 def _architecture(c: decoder.DecoderConfig) -> str:
   """The one of llama.cpp that does what the config asks for."""
-  if c.scan_layers or c.window_from:
+  if c.scan_layers or c.window_from or c.rope_dynamic:
     raise ValueError(
-      'Scanned layers, and windows in a part of them, have no counterpart in '
-      'GGUF: unstack the params, and set scan_layers=False, window_from=0.'
+      'Scanned layers, windows in a part of them, and dynamic rotary bases '
+      'have no counterpart in GGUF: unstack the params, and set '
+      'scan_layers=False, window_from=0, rope_dynamic=().'
     )
   odd = c.out_bias or c.mlp_bias
   if c.qk_norm and not (odd or c.qkv_bias):
@@ -91,7 +97,7 @@ def _tensors(c, params, architecture) -> dict[str, tuple[np.ndarray, str]]:
       q = quantize.transpose(q) if ours.endswith('kernel') else q
       found[source.name] = _blocks(_turned(q, turn), ours)
   if c.rope_factors:
-    found[gguf_decoders.FACTORS] = np.float32(c.rope_factors), 'F32'
+    found[rope_scaling.FACTORS] = np.float32(c.rope_factors), 'F32'
   return found
 
 
@@ -138,6 +144,8 @@ def _write_sizes(writer, c: decoder.DecoderConfig) -> None:
   writer.add_value_length(c.head_dim)
   writer.add_rope_dimension_count(c.head_dim)
   writer.add_rope_freq_base(c.rope_base)
+  if c.rope_scale != 1:
+    writer.add_rope_scaling_attn_factors(c.rope_scale)
   writer.add_layer_norm_rms_eps(c.norm_eps)
   if c.window:
     writer.add_sliding_window(c.window)

@@ -70,6 +70,15 @@ class GgufFile:
       )
     return value
 
+  def expect(self, key: str, *allowed) -> None:
+    """Raises ValueError unless a field is one of these; None: absent."""
+    value = self.fields.get(key)
+    if value not in allowed:
+      raise ValueError(
+        f'Field {key} of `path` {self.path} is {value!r}, which is not '
+        f'supported; {", ".join(map(repr, allowed))} is.'
+      )
+
   def shape(self, name: str, axes: int) -> tuple[int, ...]:
     """The shape of a tensor of so many axes; ValueError for any other."""
     found = self.shapes.get(name)

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from lowbit.interop import hugging_face, layout
-from lowbit.models import decoder, rotary
+from lowbit.interop import hugging_face, layout, rope_scaling
+from lowbit.models import decoder
 
 KINDS = ('llama', 'mistral', 'qwen2', 'qwen3')
 _MATRICES = {
@@ -60,7 +60,6 @@ def config(folder: hugging_face.Folder) -> decoder.DecoderConfig:
   )
   layers = folder.layers()
   head_dim = folder.number('head_dim', width // max(heads, 1))
-  base, factors = _rotary(folder, head_dim)
   window, window_from = _window(folder, layers)
   return decoder.DecoderConfig(
     vocab=folder.number('vocab_size'),
@@ -70,8 +69,6 @@ def config(folder: hugging_face.Folder) -> decoder.DecoderConfig:
     kv_heads=folder.number('num_key_value_heads', heads),
     head_dim=head_dim,
     hidden=folder.number('intermediate_size'),
-    rope_base=base,
-    rope_factors=factors,
     norm_eps=folder.number('rms_norm_eps', 1e-6),
     qkv_bias=has('self_attn.q_proj.bias'),
     out_bias=has('self_attn.o_proj.bias'),
@@ -80,34 +77,7 @@ def config(folder: hugging_face.Folder) -> decoder.DecoderConfig:
     window=window,
     window_from=window_from,
     tied=bool(folder.config.get('tie_word_embeddings', False)),
-  )
-
-
-def _rotary(folder, head_dim: int) -> tuple[float, tuple[float, ...]]:
-  """Base and factors: of rope_parameters, or of rope_theta and rope_scaling."""
-  scaling = folder.config.get('rope_parameters') or folder.config.get(
-    'rope_scaling'
-  )
-  scaling = scaling if isinstance(scaling, dict) else {}
-  base = folder.number('rope_theta', folder.number('rope_theta', 1e4), scaling)
-  kind = scaling.get('rope_type', scaling.get('type', 'default'))
-  number = lambda key: folder.number(key, -1.0, scaling)
-  if kind == 'default':
-    return base, ()
-  if kind == 'linear':
-    return base, (number('factor'),) * (head_dim // 2)
-  if kind == 'llama3':
-    return base, rotary.llama3_factors(
-      base,
-      head_dim,
-      number('factor'),
-      number('low_freq_factor'),
-      number('high_freq_factor'),
-      number('original_max_position_embeddings'),
-    )
-  raise ValueError(
-    f'`path` {folder.path}: rotary scaling of the type {kind!r} is not '
-    'supported; default, linear and llama3 are.'
+    **rope_scaling.of_folder(folder, head_dim),
   )
 
 

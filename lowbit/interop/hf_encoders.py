@@ -69,19 +69,11 @@ def sources(
     f'{ours}/embedding': layout.Source(f'{at}.{name}.weight')
     for name, ours in _TABLES.items()
   }
-  found |= _norm(f'{at}.LayerNorm', 'embed_norm')
+  found |= layout.norm(f'{at}.LayerNorm', 'embed_norm')
   for i in range(c.layers):
     theirs, ours = f'{prefix}encoder.layer.{i}', f'layers_{i}'
     for name, mine in _NORMS.items():
-      found |= _norm(f'{theirs}.{name}', f'{ours}/{mine}')
+      found |= layout.norm(f'{theirs}.{name}', f'{ours}/{mine}')
     for name, mine in _DENSE.items():
-      found[f'{ours}/{mine}/kernel'] = layout.kernel(f'{theirs}.{name}.weight')
-      found[f'{ours}/{mine}/bias'] = layout.Source(f'{theirs}.{name}.bias')
+      found |= layout.dense(f'{theirs}.{name}', f'{ours}/{mine}')
   return found
-
-
-def _norm(theirs: str, ours: str) -> dict[str, layout.Source]:
-  return {
-    f'{ours}/scale': layout.Source(f'{theirs}.weight'),
-    f'{ours}/bias': layout.Source(f'{theirs}.bias'),
-  }

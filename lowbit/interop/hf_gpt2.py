@@ -21,12 +21,13 @@ def load(folder: hugging_face.Folder) -> tuple[gpt2.GPT2, dict]:
   model = gpt2.GPT2(config(folder))
   at = 'transformer.'
   prefix = at if any(n.startswith(at) for n in folder.shapes) else ''
+  tied = r'|lm_head\.weight' if model.config.tied else ''
   return model, layout.assemble(
     folder.checkpoint,
     model,
     (jax.ShapeDtypeStruct((1, 1), jnp.int32),),
     sources(model.config, prefix),
-    ignored=r'.*\.attn\.(masked_)?bias|lm_head\.weight',
+    ignored=rf'.*\.attn\.(masked_)?bias{tied}',
   )
 
 
@@ -38,7 +39,6 @@ def config(folder: hugging_face.Folder) -> gpt2.GPT2Config:
   )
   folder.expect('scale_attn_weights', True, default=True)
   folder.expect('scale_attn_by_inverse_layer_idx', False, default=False)
-  folder.expect('tie_word_embeddings', True, default=True)
   width = folder.number('n_embd')
   return gpt2.GPT2Config(
     vocab=folder.number('vocab_size'),
@@ -48,6 +48,7 @@ def config(folder: hugging_face.Folder) -> gpt2.GPT2Config:
     hidden=folder.number('n_inner', 4 * width),
     positions=folder.number('n_positions'),
     norm_eps=folder.number('layer_norm_epsilon', 1e-5),
+    tied=bool(folder.config.get('tie_word_embeddings', True)),
   )
 
 
@@ -58,6 +59,8 @@ def sources(c: gpt2.GPT2Config, prefix: str = '') -> dict[str, layout.Source]:
     'positions/embedding': layout.Source(f'{prefix}wpe.weight'),
     **_pair(f'{prefix}ln_f', 'final_norm', 'scale'),
   }
+  if not c.tied:
+    found['head/kernel'] = layout.kernel('lm_head.weight')
   for i in range(c.layers):
     theirs, ours = f'{prefix}h.{i}', f'layers_{i}'
     for name, mine in _NORMS.items():

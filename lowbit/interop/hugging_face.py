@@ -85,14 +85,14 @@ def read_tokenizer(path: str | os.PathLike, vocab: int):
     ValueError: If it is missing, unreadable, or has ids of `vocab` and more.
     ImportError: Without the package `tokenizers`.
   """
-  from lowbit.interop import gguf_tokenizer
+  from lowbit.interop import gguf_vocabulary
 
-  tokenizers = gguf_tokenizer.check_package()
+  tokenizers = gguf_vocabulary.check_package()
   file = pathlib.Path(path) / 'tokenizer.json'
   safetensors_file.read_json(file)
   try:
     found = tokenizers.Tokenizer.from_file(str(file))
   except Exception as error:  # The package raises no other class.
     raise ValueError(f'`path` {file} is no tokenizer: {error}.') from error
-  gguf_tokenizer.check_size(found, vocab, file)
+  gguf_vocabulary.check_size(found, vocab, file)
   return found

@@ -6,7 +6,7 @@ is turned. Names and shapes are compared first, from headers alone.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import jax
@@ -38,6 +38,34 @@ class Source:
 def kernel(name: str) -> Source:
   """A weight [out, in] as Flax has it, [in, out]."""
   return Source(name, lambda w: w.T)
+
+
+def norm(theirs: str, ours: str) -> dict[str, Source]:
+  """A layer norm: scale and bias."""
+  return {
+    f'{ours}/scale': Source(f'{theirs}.weight'),
+    f'{ours}/bias': Source(f'{theirs}.bias'),
+  }
+
+
+def dense(theirs: str, ours: str, bias: bool = True) -> dict[str, Source]:
+  """A dense layer whose weight is [out, in], with or without a bias."""
+  found = {f'{ours}/kernel': kernel(f'{theirs}.weight')}
+  if bias:
+    found[f'{ours}/bias'] = Source(f'{theirs}.bias')
+  return found
+
+
+def fused(theirs: str, ours: Sequence[str]) -> dict[str, Source]:
+  """Dense layers with biases, their rows one after another in one tensor."""
+  found = {}
+  for i, path in enumerate(ours):
+    part = lambda w, i=i: w.reshape(len(ours), -1, *w.shape[1:])[i]
+    found[f'{path}/kernel'] = Source(
+      f'{theirs}.weight', lambda w, f=part: f(w).T
+    )
+    found[f'{path}/bias'] = Source(f'{theirs}.bias', part)
+  return found
 
 
 def patches(name: str) -> Source:

@@ -6,11 +6,14 @@ import pathlib
 
 from lowbit.interop import (
   gguf_decoders,
+  gguf_encoders,
   gguf_file,
+  gguf_gpt2,
   gguf_tokenizer,
   hf_decoders,
   hf_encoders,
   hf_gpt2,
+  hf_vit,
   hugging_face,
 )
 
@@ -27,10 +30,10 @@ class Loaded:
 def load(path: str | os.PathLike) -> Loaded:
   """Reads a GGUF file, or a folder of Hugging Face.
 
-  GGUF: the architectures llama (with Mistral and SmolLM2), qwen2 and qwen3, in
-  every type that the package gguf decodes. Folders: config.json, safetensors in
-  one file or shards, and tokenizer.json if there is one, of llama, mistral,
-  qwen2, qwen3, gpt2 and bert.
+  GGUF: the architectures llama (with Mistral and SmolLM2), qwen2, qwen3, gpt2
+  and bert, in every type that the package gguf decodes. Folders: config.json,
+  safetensors in one file or shards, and tokenizer.json if there is one, of
+  llama, mistral, qwen2, qwen3, gpt2, bert and vit.
 
   Args:
     path: FILE.gguf, or the folder.
@@ -43,16 +46,22 @@ def load(path: str | os.PathLike) -> Loaded:
   path = pathlib.Path(path)
   if path.suffix == '.gguf':
     file = gguf_file.GgufFile(path)
+    kinds = dict.fromkeys(gguf_decoders.ARCHITECTURES, gguf_decoders.load) | {
+      'bert': gguf_encoders.load,
+      'gpt2': gguf_gpt2.load,
+    }
+    file.expect('general.architecture', *kinds)
     tokenizer = gguf_tokenizer.build(file)
-    return Loaded(*gguf_decoders.load(file), tokenizer)
+    return Loaded(*kinds[file.architecture](file), tokenizer)
   folder = hugging_face.read(path)
   kinds = dict.fromkeys(hf_decoders.KINDS, hf_decoders.load) | {
     'bert': hf_encoders.load,
     'gpt2': hf_gpt2.load,
+    'vit': hf_vit.load,
   }
   folder.expect('model_type', *kinds)
   model, params = kinds[folder.kind](folder)
   tokenizer = None
-  if (path / 'tokenizer.json').exists():
+  if folder.kind != 'vit' and (path / 'tokenizer.json').exists():
     tokenizer = hugging_face.read_tokenizer(path, model.config.vocab)
   return Loaded(model, params, tokenizer)

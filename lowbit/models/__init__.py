@@ -10,6 +10,7 @@ from lowbit.models import (
   loss,
   rotary,
   super_resolution,
+  vit,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
   'loss',
   'rotary',
   'super_resolution',
+  'vit',
 ]

@@ -57,21 +57,25 @@ class Block(nn.Module):
   width: int
   heads: int
   hidden: int
+  norm_eps: float = 1e-6
+  qkv_bias: bool = True
+  approximate: bool = True  # GELU by tanh; else by erf.
 
   @nn.compact
   def __call__(self, x):
     """Maps x [B, T, width] to the same shape."""
-    dense = lambda n, name: nn.Dense(n, name=name)
-    y = nn.LayerNorm(name='attention_norm')(x)
-    split = lambda v: v.reshape(*v.shape[:2], self.heads, -1)
-    q, k, v = (
-      split(dense(self.width, n)(y)) for n in ('query', 'key', 'value')
+    dense = lambda n, name, bias=True: nn.Dense(n, use_bias=bias, name=name)
+    norm = lambda name: nn.LayerNorm(epsilon=self.norm_eps, name=name)
+    y = norm('attention_norm')(x)
+    heads = lambda name: dense(self.width, name, self.qkv_bias)(y).reshape(
+      *y.shape[:2], self.heads, -1
     )
+    q, k, v = (heads(name) for name in ('query', 'key', 'value'))
     scores = jnp.einsum('bthc,bshc->bhts', q, k) * q.shape[-1] ** -0.5
     y = jnp.einsum('bhts,bshc->bthc', jax.nn.softmax(scores), v)
     x = x + dense(self.width, 'out')(y.reshape(x.shape))
-    y = nn.LayerNorm(name='mlp_norm')(x)
-    y = jax.nn.gelu(dense(self.hidden, 'up')(y))
+    y = dense(self.hidden, 'up')(norm('mlp_norm')(x))
+    y = jax.nn.gelu(y, self.approximate)
     return x + dense(self.width, 'down')(y)
 
 

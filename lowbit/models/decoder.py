@@ -29,6 +29,10 @@ class DecoderConfig:
   hidden: int = 640  # Width of the SwiGLU.
   rope_base: float = 10_000.0
   rope_factors: tuple[float, ...] = ()  # Divide the head_dim / 2 frequencies.
+  rope_scale: float = 1.0  # Multiplies turned queries and keys, as in YaRN.
+  rope_dynamic: (
+    tuple[float, int] | tuple[()]
+  ) = ()  # Factor, context; see rotary.
   norm_eps: float = 1e-5
   qkv_bias: bool = False
   out_bias: bool = False  # Of attention.
@@ -43,7 +47,8 @@ class DecoderConfig:
 
   def __post_init__(self):
     # JSON has lists, and a config must be hashable.
-    object.__setattr__(self, 'rope_factors', tuple(self.rope_factors))
+    for field in ('rope_factors', 'rope_dynamic'):
+      object.__setattr__(self, field, tuple(getattr(self, field)))
     for field in ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'hidden'):
       if getattr(self, field) < 1:
         raise ValueError(f'`{field}` must be positive, got {self}.')
@@ -61,6 +66,12 @@ class DecoderConfig:
         f'`rope_factors` must be {self.head_dim // 2} numbers, one for each '
         f'frequency, or none; got {len(self.rope_factors)}.'
       )
+    if min(self.rope_scale, *self.rope_factors, 1) <= 0:
+      raise ValueError(
+        f'`rope_scale` {self.rope_scale} and `rope_factors` must be positive, '
+        f'got {self.rope_factors}.'
+      )
+    self._check_dynamic()
     if self.window < 0 or self.window_from < 0:
       raise ValueError(
         f'`window` and `window_from` must not be negative, got {self.window} '
@@ -75,6 +86,28 @@ class DecoderConfig:
   def window_of(self, layer: int) -> int:
     """The window of a layer; 0: all tokens before."""
     return self.window if layer >= self.window_from else 0
+
+  def _check_dynamic(self):
+    if not self.rope_dynamic:
+      return
+    if len(self.rope_dynamic) != 2 or min(self.rope_dynamic) <= 0:
+      raise ValueError(
+        '`rope_dynamic` must be a positive factor and a context in tokens, got '
+        f'{self.rope_dynamic}.'
+      )
+    if self.rope_dynamic[0] < 1 or self.head_dim < 4:
+      raise ValueError(
+        '`rope_dynamic` needs a factor of at least 1 and a `head_dim` of at '
+        f'least 4, got {self.rope_dynamic} and {self.head_dim}.'
+      )
+
+  def rope_base_of(self, length: int) -> float:
+    """The base of rotary positions for texts of so many tokens."""
+    if not self.rope_dynamic:
+      return self.rope_base
+    return rotary.dynamic_base(
+      self.rope_base, self.head_dim, length, *self.rope_dynamic
+    )
 
 
 class RMSNorm(nn.Module):
@@ -114,7 +147,9 @@ class Attention(nn.Module):
     if c.qk_norm:
       norm = lambda name: RMSNorm(c.norm_eps, c.dtype, name=name)
       q, k = norm('query_norm')(q), norm('key_norm')(k)
-    q, k = (rotary.rope(y, c.rope_base, factors=c.rope_factors) for y in (q, k))
+    base = c.rope_base_of(x.shape[1])
+    turn = lambda y: rotary.rope(y, base, 0, c.rope_factors, c.rope_scale)
+    q, k = turn(q), turn(k)
     q = q.reshape(*q.shape[:2], c.kv_heads, -1, c.head_dim)
     scores = jnp.einsum(
       'btkgc,bskc->bkgts', q, k, preferred_element_type=jnp.float32

@@ -1,6 +1,6 @@
 """A decoder as GPT-2: Radford et al., 2019.
 
-Layer norms before each block, learned positions, GELU, biases, a tied head.
+Layer norms before each block, learned positions, GELU, biases.
 Nothing here knows of quantization.
 """
 
@@ -24,6 +24,7 @@ class GPT2Config:
   hidden: int = 3072
   positions: int = 1024
   norm_eps: float = 1e-5
+  tied: bool = True  # Head = transposed embedding.
 
   def __post_init__(self):
     for field in ('vocab', 'width', 'layers', 'heads', 'hidden', 'positions'):
@@ -79,4 +80,6 @@ class GPT2(nn.Module):
     for i in range(c.layers):
       x = Layer(c, name=f'layers_{i}')(x)
     x = nn.LayerNorm(epsilon=c.norm_eps, name='final_norm')(x)
-    return embed.attend(x)
+    if c.tied:
+      return embed.attend(x)
+    return nn.Dense(c.vocab, use_bias=False, name='head')(x)

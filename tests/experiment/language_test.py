@@ -7,13 +7,14 @@ import pathlib
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 
 from lowbit.data import text
 from lowbit.experiment import evaluate, language, ptq, spill
 from lowbit.interop import gguf_file, gguf_tokenizer
-from tests.interop import gguf_cases, hf_decoders_test
+from tests.interop import gguf_cases, hf_cases, hf_decoders_test
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / 'configs/ptq/smollm2.py'
@@ -60,6 +61,25 @@ def test_bits_per_byte_count_bytes(small):
     found.params['embed']['embedding'],
   )
   np.testing.assert_array_equal(head, table.T)
+
+
+def test_a_folder_is_what_its_file_is(small, tmp_path):
+  model, params = gguf_cases.model(tied=True)
+  hf_decoders_test.write(tmp_path, model, params)
+  with pytest.raises(ValueError, match='has no tokenizer'):
+    language.load(get_config(tmp_path))
+  tokenizer = gguf_tokenizer.build(gguf_file.GgufFile(small))
+  tokenizer.save(str(tmp_path / 'tokenizer.json'))
+  file, folder = (language.load(get_config(p)) for p in (small, tmp_path))
+  np.testing.assert_array_equal(file.test, folder.test)
+  assert file.tokens_per_byte == folder.tokens_per_byte
+  chex.assert_trees_all_equal(file.params, folder.params)
+
+
+def test_what_predicts_no_tokens_is_refused(tmp_path):
+  hf_cases.write(tmp_path, hf_cases.bert(96), hf_cases.BERT, vocab_size=96)
+  with pytest.raises(ValueError, match='Encoder, which predicts no tokens'):
+    language.load(get_config(tmp_path))
 
 
 def test_answers_on_disk_give_the_scores_of_those_in_memory(small, monkeypatch):

@@ -24,6 +24,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 64)
 FULL = dataclasses.replace(
   CONFIG,
   rope_factors=(1.0, 1.0, 1.0, 1.5, 2.0, 3.0, 4.0, 4.0),
+  rope_scale=1.3,
   qkv_bias=True,
   out_bias=True,
   mlp_bias=True,
@@ -45,6 +46,13 @@ def packed_params():
   recipe = lb.recipes.nearest('int4@g32', keep=('embed/embedding',))
   params = lb.quantize_model(MODEL, float_params(), recipe, [TOKENS])
   return operators.pack(params)
+
+
+def test_a_dynamic_base_is_refused():
+  config = dataclasses.replace(CONFIG, rope_dynamic=(2.0, 4))
+  cache = serving.empty_cache(config, 2, 9)
+  with pytest.raises(ValueError, match='which a cache cannot'):
+    serving.forward(float_params(), TOKENS, cache, 0, config)
 
 
 @pytest.mark.parametrize('config', [CONFIG, FULL], ids=['packed', 'options'])

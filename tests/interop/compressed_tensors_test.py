@@ -132,7 +132,12 @@ def test_the_architecture_is_the_one_that_fits(tmp_path, kind, changes):
 
 
 def test_models_without_a_counterpart(tmp_path):
-  model, params = gguf_cases.model(rope_factors=(1.0, 1.5, 4.0, 8.0))
-  with pytest.raises(ValueError, match='No architecture'):
-    compressed_tensors.save(tmp_path / 'x', model, params)
+  for odd in (
+    dict(rope_factors=(1.0, 1.5, 4.0, 8.0)),
+    dict(rope_dynamic=(2.0, 8)),
+    dict(rope_scale=2.0),
+  ):
+    model, params = gguf_cases.model(**odd)
+    with pytest.raises(ValueError, match='No architecture'):
+      compressed_tensors.save(tmp_path / 'x', model, params)
   assert not (tmp_path / 'x').exists()

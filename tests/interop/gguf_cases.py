@@ -15,6 +15,13 @@ TOKENS = [
   *ALPHABET,
   *(m.replace(' ', '') for m in MERGES),
 ]
+TOKENIZER = {
+  'tokenizer.ggml.model': 'gpt2',
+  'tokenizer.ggml.pre': 'smollm',
+  'tokenizer.ggml.tokens': TOKENS,
+  'tokenizer.ggml.merges': MERGES,
+  'tokenizer.ggml.token_type': [3] + [1] * (len(TOKENS) - 1),
+}
 SIZES = dict(
   vocab=len(TOKENS),
   width=32,
@@ -44,31 +51,44 @@ def permuted(w, heads):
 
 def write(path, found, params, architecture='llama', without=(), **fields):
   """A float32 GGUF file of a decoder, with a tokenizer."""
-  c, writer = found.config, gguf.GGUFWriter(path, architecture)
-  writer.add_embedding_length(c.width)
-  writer.add_block_count(c.layers)
-  writer.add_head_count(c.heads)
-  writer.add_head_count_kv(c.kv_heads)
-  writer.add_key_length(c.head_dim)
-  writer.add_value_length(c.head_dim)
-  writer.add_feed_forward_length(c.hidden)
-  writer.add_layer_norm_rms_eps(c.norm_eps)
-  writer.add_rope_freq_base(c.rope_base)
-  if c.window:
-    writer.add_sliding_window(c.window)
-  tokenizer = {
-    'tokenizer.ggml.model': 'gpt2',
-    'tokenizer.ggml.pre': 'smollm',
-    'tokenizer.ggml.tokens': TOKENS,
-    'tokenizer.ggml.merges': MERGES,
-    'tokenizer.ggml.token_type': [3] + [1] * (len(TOKENS) - 1),
+  c = found.config
+  sizes = {
+    'embedding_length': c.width,
+    'block_count': c.layers,
+    'attention.head_count': c.heads,
+    'attention.head_count_kv': c.kv_heads,
+    'attention.key_length': c.head_dim,
+    'attention.value_length': c.head_dim,
+    'feed_forward_length': c.hidden,
+    'attention.layer_norm_rms_epsilon': c.norm_eps,
+    'rope.freq_base': c.rope_base,
   }
-  for key, value in (tokenizer | fields).items():
-    add = {list: writer.add_array, str: writer.add_string}
-    add.get(type(value), writer.add_uint32)(key, value)
-  for name, value in tensors(c, params, architecture == 'llama').items():
-    if name not in without:
-      writer.add_tensor(name, np.ascontiguousarray(value, np.float32))
+  if c.window:
+    sizes['attention.sliding_window'] = c.window
+  sizes = {f'{architecture}.{key}': value for key, value in sizes.items()}
+  held = tensors(c, params, architecture == 'llama')
+  return write_file(
+    path,
+    architecture,
+    sizes | TOKENIZER | fields,
+    {k: v for k, v in held.items() if k not in without},
+  )
+
+
+def write_file(path, architecture, fields, tensors):
+  """A float32 GGUF file of these fields and tensors."""
+  writer = gguf.GGUFWriter(path, architecture)
+  adders = {
+    list: writer.add_array,
+    str: writer.add_string,
+    float: writer.add_float32,
+    bool: writer.add_bool,
+    int: writer.add_uint32,
+  }
+  for key, value in fields.items():
+    adders[type(value)](key, value)
+  for name, value in tensors.items():
+    writer.add_tensor(name, np.ascontiguousarray(value, np.float32))
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()

@@ -1,12 +1,14 @@
 """Decoders from GGUF files: the same logits, and clear refusals."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lowbit.interop import gguf_decoders, gguf_file, gguf_tokenizer
+from lowbit.interop import gguf_decoders, gguf_file
 from lowbit.models import rotary
 from tests.interop import gguf_cases
 
@@ -59,6 +61,59 @@ def test_permuted_rows_under_interleaved_pairs_are_rotate_half():
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+SCALING = 'llama.rope.scaling.'
+ROTARY = {
+  'linear': (
+    {f'{SCALING}type': 'linear', f'{SCALING}factor': 4.0},
+    dict(rope_factors=(4.0,) * 4),
+  ),
+  'yarn': (
+    {
+      f'{SCALING}type': 'yarn',
+      f'{SCALING}factor': 4.0,
+      f'{SCALING}original_context_length': 64,
+    },
+    dict(
+      rope_factors=rotary.yarn_factors(1e4, 8, 4.0, 64),
+      rope_scale=rotary.yarn_scale(4.0),
+    ),
+  ),
+  'yarn of the whole context': (
+    {
+      f'{SCALING}type': 'yarn',
+      f'{SCALING}factor': 4.0,
+      f'{SCALING}attn_factor': 0.5,
+      f'{SCALING}yarn_beta_fast': 16.0,
+      f'{SCALING}yarn_beta_slow': 2.0,
+      'llama.context_length': 128,
+    },
+    dict(
+      rope_factors=rotary.yarn_factors(1e4, 8, 4.0, 128, 16.0, 2.0),
+      rope_scale=0.5 * rotary.yarn_scale(4.0),
+    ),
+  ),
+  'none': ({f'{SCALING}type': 'none', f'{SCALING}factor': 4.0}, {}),
+}
+
+
+@pytest.mark.parametrize('case', ROTARY)
+def test_rotary_scaling(tmp_path, case):
+  fields, sizes = ROTARY[case]
+  model, params = gguf_cases.model()
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
+  found = gguf_decoders.config(gguf_file.GgufFile(path))
+  want = dataclasses.replace(model.config, **sizes, norm_eps=found.norm_eps)
+  assert found == want
+
+
+def test_factors_of_a_tensor_and_of_a_type_are_multiplied(tmp_path):
+  model, params = gguf_cases.model(rope_factors=(1.0, 2.0, 4.0, 8.0))
+  fields, _ = ROTARY['linear']
+  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
+  found = gguf_decoders.config(gguf_file.GgufFile(path))
+  assert found.rope_factors == (4.0, 8.0, 16.0, 32.0)
+
+
 REFUSED = {
   'missing .*blk.1.ffn_up.weight': dict(without=('blk.1.ffn_up.weight',)),
   'unknown .*blk.1': {'llama.block_count': 1},
@@ -68,7 +123,10 @@ REFUSED = {
   'keys and values differ': {'llama.attention.value_length': 4},
   'part of each head': {'llama.rope.dimension_count': 4},
   'experts': {'llama.expert_count': 8},
-  "type 'yarn'": {'llama.rope.scaling.type': 'yarn'},
+  "type 'longrope' .* none, linear and yarn": {
+    'llama.rope.scaling.type': 'longrope'
+  },
+  'context_length .* at least 0': {'llama.rope.scaling.type': 'yarn'},
   'of at least 0': {'llama.embedding_length': 'wide'},
   'token_embd.weight of 2 axes': dict(without=('token_embd.weight',)),
 }
@@ -88,51 +146,3 @@ def test_other_architectures_are_refused(tmp_path):
   path = gguf_cases.write(tmp_path / 'm.gguf', model, params, 'mamba')
   with pytest.raises(ValueError, match="'mamba'; .* llama, qwen2, qwen3"):
     gguf_decoders.load(gguf_file.GgufFile(path))
-
-
-def tokenizer(tmp_path, **fields):
-  model, params = gguf_cases.model()
-  path = gguf_cases.write(tmp_path / 'm.gguf', model, params, **fields)
-  return gguf_tokenizer.build(gguf_file.GgufFile(path))
-
-
-def test_tokens_are_merged_and_come_back(tmp_path):
-  found = tokenizer(tmp_path)
-  text = 'the cat and the dog, 12 ünïts\n'
-  encoded = found.encode(text)
-  assert encoded.tokens[0] == 'the'
-  assert 'Ġand' in encoded.tokens
-  assert '12' not in encoded.tokens  # Digits stand alone.
-  assert found.decode(encoded.ids) == text
-  assert found.encode('the<|endoftext|>').ids[-1] == 0
-
-
-@pytest.mark.parametrize('pre', ['gpt-2', 'llama-bpe', 'qwen2'])
-def test_other_cuts(tmp_path, pre):
-  found = tokenizer(tmp_path, **{'tokenizer.ggml.pre': pre})
-  tokens = found.encode('and the 12').tokens
-  assert tokens[:2] == ['and', 'Ġthe']
-  # Of these, only Qwen's rules part digits.
-  assert ('12' in tokens) == (pre != 'qwen2')
-
-
-T = 'tokenizer.ggml.'
-BAD_TOKENIZERS = {
-  "of the kind 'llama'": {f'{T}model': 'llama'},
-  "rules of 'odd'": {f'{T}pre': 'odd'},
-  'two equal tokens': {f'{T}tokens': ['a', 'a']},
-  'does not fit the model': {
-    f'{T}tokens': [*gguf_cases.TOKENS, 'extra'],
-    f'{T}token_type': [1] * (len(gguf_cases.TOKENS) + 1),
-  },
-  'do not fit its tokens': {f'{T}merges': ['q zz']},
-  'no list of strings tokenizer.ggml.merges': {f'{T}merges': 3},
-  'of no two': {f'{T}merges': ['a b c']},
-  'kinds of the shape': {f'{T}token_type': [1, 1]},
-}
-
-
-@pytest.mark.parametrize('rule', BAD_TOKENIZERS)
-def test_tokenizers_that_do_not_fit(tmp_path, rule):
-  with pytest.raises(ValueError, match=rule):
-    tokenizer(tmp_path, **BAD_TOKENIZERS[rule])

@@ -16,7 +16,7 @@ from lowbit.interop import (
   gguf_file,
   gguf_tokenizer,
 )
-from lowbit.models import decoder
+from lowbit.models import decoder, gpt2
 from tests.interop import gguf_cases
 
 X = 0.05 * jax.random.normal(jax.random.key(0), (6, 512))
@@ -176,6 +176,14 @@ def test_a_model_of_bytes_has_them_as_tokens(tmp_path):
   assert 'tokenizer.ggml.model' not in gguf_file.GgufFile(path).fields
 
 
+def test_yarn_comes_back_as_factors_and_a_scale(tmp_path):
+  sizes = dict(rope_factors=(1.0, 1.5, 2.0, 4.0), rope_scale=1.25)
+  model, params = gguf_cases.model(**sizes)
+  gguf_export.save(tmp_path / 'm.gguf', model, params)
+  found = gguf_decoders.config(gguf_file.GgufFile(tmp_path / 'm.gguf'))
+  assert {name: getattr(found, name) for name in sizes} == sizes
+
+
 def test_models_that_gguf_cannot_hold(tmp_path):
   path = tmp_path / 'm.gguf'
   model, params = quantized('int4@g32')
@@ -187,7 +195,10 @@ def test_models_that_gguf_cannot_hold(tmp_path):
   )
   with pytest.raises(ValueError, match='QuantizeInput; files of others'):
     gguf_export.save(path, model, held)
-  model, params = gguf_cases.model(window=3, window_from=1)
-  with pytest.raises(ValueError, match='no counterpart'):
-    gguf_export.save(path, model, params)
+  for odd in (dict(window=3, window_from=1), dict(rope_dynamic=(2.0, 8))):
+    model, params = gguf_cases.model(**odd)
+    with pytest.raises(ValueError, match='no counterpart'):
+      gguf_export.save(path, model, params)
+  with pytest.raises(TypeError, match='`model` must be a Decoder, got a GPT2'):
+    gguf_export.save(path, gpt2.GPT2(), params)
   assert not path.exists()

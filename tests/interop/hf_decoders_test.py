@@ -78,6 +78,11 @@ LLAMA3 = {
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 64,
 }
+YARN = {
+  'rope_type': 'yarn',
+  'factor': 4.0,
+  'original_max_position_embeddings': 64,
+}
 CASES = {
   'llama': ({}, {}),
   'llama 3.1': (
@@ -87,6 +92,37 @@ CASES = {
   'llama linear': (
     dict(rope_factors=(2.0,) * 4),
     {'rope_scaling': {'type': 'linear', 'factor': 2.0}},
+  ),
+  'llama yarn': (
+    dict(
+      rope_factors=rotary.yarn_factors(1e4, 8, 4.0, 64),
+      rope_scale=rotary.yarn_scale(4.0),
+    ),
+    {'rope_scaling': YARN, 'max_position_embeddings': 256},
+  ),
+  'llama yarn of few numbers': (
+    dict(
+      rope_factors=rotary.yarn_factors(1e4, 8, 4.0, 64, 16.0, 2.0, False),
+      rope_scale=1.25,
+    ),
+    {
+      'rope_scaling': YARN
+      | {
+        'factor': None,
+        'beta_fast': 16,
+        'beta_slow': 2,
+        'truncate': False,
+        'attention_factor': 1.25,
+      },
+      'max_position_embeddings': 256,
+    },
+  ),
+  'llama dynamic': (
+    dict(rope_dynamic=(2.0, 64)),
+    {
+      'rope_scaling': {'type': 'dynamic', 'factor': 2.0},
+      'max_position_embeddings': 64,
+    },
   ),
   'llama new': (
     dict(rope_base=1e5),
@@ -128,7 +164,18 @@ REFUSED = {
   'claims 999999 layers': dict(num_hidden_layers=999_999),
   "'gemma' .* is not supported": dict(kind='gemma'),
   "hidden_act 'gelu'": dict(hidden_act='gelu'),
-  "type 'yarn'": dict(rope_scaling={'rope_type': 'yarn'}),
+  "type 'longrope' .* default, linear, dynamic, yarn, llama3 are": dict(
+    rope_scaling={'rope_type': 'longrope'}
+  ),
+  'max_position_embeddings in config.json': dict(
+    rope_scaling={'rope_type': 'yarn', 'factor': 4.0}
+  ),
+  'a positive factor and a context': dict(
+    rope_scaling={'rope_type': 'dynamic', 'factor': 4.0},
+    max_position_embeddings=0,
+  ),
+  'part of each head': dict(partial_rotary_factor=0.5),
+  'must be above 1': dict(rope_theta=0.0),
   'factor in config.json': dict(rope_scaling={'rope_type': 'linear'}),
   'hidden_size in .* at least 0': dict(hidden_size=-3),
   'layer_types must be': dict(

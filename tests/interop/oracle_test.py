@@ -33,9 +33,32 @@ LLAMA3 = {
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 64,
 }
+ROPE = {'rope_theta': 10_000.0}
+YARN = ROPE | {
+  'rope_type': 'yarn',
+  'factor': 4.0,
+  'original_max_position_embeddings': 64,
+}
 DECODERS = {
   'Llama': dict(attention_bias=True, mlp_bias=True),
   'Llama 3.1': dict(rope_parameters=LLAMA3, tie_word_embeddings=True),
+  'Llama linear': dict(
+    rope_parameters=ROPE | {'rope_type': 'linear', 'factor': 3.0}
+  ),
+  'Llama dynamic': dict(
+    rope_parameters=ROPE | {'rope_type': 'dynamic', 'factor': 2.0},
+    max_position_embeddings=8,  # Of 17 tokens.
+  ),
+  'Llama yarn': dict(rope_parameters=YARN),
+  'Qwen2 yarn': dict(
+    rope_parameters=YARN
+    | {'beta_fast': 6, 'beta_slow': 2, 'attention_factor': 1.4}
+  ),
+  'Qwen3 yarn': dict(
+    head_dim=16,
+    rope_parameters=YARN
+    | {'mscale': 1.5, 'mscale_all_dim': 0.7, 'truncate': False},
+  ),
   'Mistral': dict(sliding_window=5, head_dim=16),
   'Qwen2': dict(tie_word_embeddings=True),
   'Qwen2 window': dict(
@@ -115,6 +138,25 @@ def test_gpt2(tmp_path):
   found = interop.load(tmp_path)
   got = found.model.apply({'params': found.params}, jnp.asarray(tokens))
   np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.parametrize('case', ['ForImageClassification', 'Model'])
+def test_vit(tmp_path, case):
+  import torch
+  import transformers
+
+  keys = ('hidden_size', 'num_hidden_layers', 'num_attention_heads')
+  sizes = {k: SIZES[k] for k in (*keys, 'intermediate_size')}
+  sizes |= dict(image_size=(24, 16), patch_size=8, num_labels=5)
+  theirs = random_model(transformers, torch, 'ViT', f'ViT{case}', sizes)
+  theirs.save_pretrained(tmp_path)
+  images = np.random.default_rng(0).standard_normal((2, 24, 16, 3), np.float32)
+  with torch.no_grad():
+    out = theirs(torch.as_tensor(images.transpose(0, 3, 1, 2).copy()))
+  want = out.last_hidden_state if case == 'Model' else out.logits
+  found = interop.load(tmp_path)
+  got = found.model.apply({'params': found.params}, jnp.asarray(images))
+  np.testing.assert_allclose(got, want.numpy(), atol=1e-4)
 
 
 SPECS = ['int4@g32', 'int4@channel', 'int3@g16', 'int8@channel', 'mxfp4']

@@ -141,3 +141,77 @@ def test_rotary_factors():
   assert factors[-1] == 8
   assert list(factors) == sorted(factors)
   assert 1 < factors[32] < 8
+
+
+@pytest.mark.parametrize('whole', [True, False])
+@pytest.mark.parametrize('factor', [1.0, 4.0, 32.0])
+def test_yarn_is_its_formula(factor, whole):
+  """Kept where it turned 32 times in the old context, slowed below 1 turn."""
+  base, half, context = 1e4, 64, 2048
+  theta = base ** (-np.arange(half) / half)
+  # Index, as a fraction, of the frequency with so many turns.
+  at = lambda turns: np.interp(
+    np.log(turns),
+    np.log(context * theta / (2 * np.pi))[::-1],
+    np.arange(half)[::-1],
+  )
+  first, last = at(32.0), at(1.0)
+  if whole:
+    first, last = np.floor(first), np.ceil(last)
+  slowed = np.clip((np.arange(half) - first) / (last - first), 0, 1)
+  want = theta * (1 - slowed) + theta / factor * slowed
+  found = rotary.yarn_factors(base, 2 * half, factor, context, whole=whole)
+  np.testing.assert_allclose(theta / np.asarray(found), want, rtol=1e-9)
+  assert found[0] == 1
+  np.testing.assert_allclose(found[-1], factor)
+
+
+def test_yarn_scales_what_it_turns():
+  assert rotary.yarn_scale(1.0) == rotary.yarn_scale(0.5) == 1
+  np.testing.assert_allclose(rotary.yarn_scale(np.e), 1.1)
+  np.testing.assert_allclose(rotary.yarn_scale(np.e, 2.0, 1.0), 1.2 / 1.1)
+  np.testing.assert_allclose(rotary.yarn_scale(np.e, 2.0), 1.1)
+  x = jax.random.normal(jax.random.key(0), (1, 9, 1, 8))
+  grown = rotary.rope(x, 100.0, scale=1.5)
+  chex.assert_trees_all_close(grown, 1.5 * rotary.rope(x, 100.0), rtol=1e-6)
+  model, params = build()
+  run = lambda **changes: decoder.Decoder(
+    dataclasses.replace(model.config, **changes)
+  ).apply({'params': params}, TOKENS)
+  # Queries and keys both, as if the temperature were their square's.
+  kernels = jax.tree_util.tree_map_with_path(
+    lambda p, x: 1.5 * x if p[-2].key in ('query', 'key') else x, params
+  )
+  want = model.apply({'params': kernels}, TOKENS)
+  chex.assert_trees_all_close(run(rope_scale=1.5), want, atol=1e-4)
+  assert np.abs(run() - want).max() > 1e-3
+
+
+def test_a_dynamic_base_grows_with_the_text_only():
+  base = lambda length: rotary.dynamic_base(1e4, 64, length, 4.0, 100)
+  assert base(1) == base(100) == 1e4
+  # At twice the context, the slowest of 32 is 4 * 2 - 3 times slower.
+  slowest = lambda b: b ** (-31 / 32)
+  np.testing.assert_allclose(slowest(1e4) / slowest(base(200)), 5.0)
+  model, params = build()
+  cut = TOKENS.shape[1] - 2
+  grown = decoder.Decoder(
+    dataclasses.replace(model.config, rope_dynamic=(2.0, cut))
+  )
+  run = lambda m, t: m.apply({'params': params}, t)
+  short = TOKENS[:, :cut]
+  chex.assert_trees_all_equal(run(grown, short), run(model, short))
+  assert np.abs(run(grown, TOKENS) - run(model, TOKENS)).max() > 1e-4
+
+
+def test_rotary_options_that_do_not_fit():
+  with pytest.raises(ValueError, match='must be positive, got'):
+    decoder.DecoderConfig(head_dim=4, rope_factors=(1.0, 0.0))
+  with pytest.raises(ValueError, match='`rope_scale` -1'):
+    decoder.DecoderConfig(rope_scale=-1.0)
+  with pytest.raises(ValueError, match='a positive factor and a context'):
+    decoder.DecoderConfig(rope_dynamic=(2.0, 0))
+  with pytest.raises(ValueError, match='factor of at least 1'):
+    decoder.DecoderConfig(rope_dynamic=(0.5, 8))
+  with pytest.raises(ValueError, match='`slow` must lie between'):
+    rotary.yarn_factors(1e4, 8, 2.0, 64, fast=1.0, slow=2.0)
