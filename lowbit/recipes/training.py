@@ -90,6 +90,20 @@ def eqnet(bits: int = 4, ends: str = '(dense_0|head)/kernel') -> Recipe:
   return Recipe(f'eqnet {bits} bits', (rule(ends, 8), rule('.*', bits)))
 
 
+def gaqat(bits: int = 4, signed: bool = False) -> Recipe:
+  """GAQAT (P123): learned steps of weights and inputs, one a tensor.
+
+  Train by `optim.two_gradients`, with `optim.freeze_ordered` first in the
+  chain. Jiang et al., 2024 (arXiv:2412.05551).
+
+  Args:
+    bits: Of weights and inputs.
+    signed: Whether inputs may be negative.
+  """
+  steps = quantize.Lsq(bits), quantize.Lsq(bits, signed)
+  return Recipe(f'gaqat {bits} bits', (Rule('.*', *steps),))
+
+
 def pams(
   bits: int = 8,
   learned: bool = True,
