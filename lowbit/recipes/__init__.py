@@ -3,6 +3,7 @@
 from lowbit.recipes.training import (
   adapt_fixedpoint,
   dqa,
+  edgeqat,
   eqnet,
   gaqat,
   pams,
@@ -22,6 +23,7 @@ __all__ = [
   'adapt_fixedpoint',
   'awq',
   'dqa',
+  'edgeqat',
   'eqnet',
   'floating',
   'gaqat',
