@@ -69,7 +69,7 @@ def train(
   tx, state, losses, words = _tracked(tx), None, [], []
   for start in range(0, steps, piece):
     words.append({path: layer.word for path, layer in layers.items()})
-    variables, got, state = fit.fit(
+    variables, got, state, _ = fit.fit(
       loss, variables, data, tx, piece, batch, seed, start=start, state=state
     )
     losses.append(np.asarray(got))

@@ -19,11 +19,22 @@ class Fitted(NamedTuple):
   variables: dict  # {'params': ..., and whatever else was trained}.
   losses: jax.Array  # float32 [steps].
   state: optax.OptState  # To go on from.
+  watched: object = ()  # What `watch` saw, with a leading axis of steps.
 
 
 def _as_it_is(variables, step):
   del step
   return variables
+
+
+def _nothing(variables, state):
+  del variables, state
+  return ()
+
+
+def one_gradient(f: Callable, variables: dict):
+  """value, gradients, and no more for the optimizer: {}."""
+  return *jax.value_and_grad(f)(variables), {}
 
 
 def fit(
@@ -37,12 +48,14 @@ def fit(
   project: Callable = _as_it_is,
   start: int = 0,
   state: optax.OptState | None = None,
+  gradients: Callable = one_gradient,
+  watch: Callable = _nothing,
 ) -> Fitted:
   """Trains `variables` by minibatches.
 
   A run in pieces, each from the `variables`, `state` and step where the last
-  one ended, is the run in one piece, and compiled once if `loss`, `tx` and
-  `project` are the same objects.
+  one ended, is the run in one piece, and compiled once if all functions in it
+  are the same objects.
 
   Args:
     loss: (variables, minibatch, step, key) -> scalar; minibatch is a tuple like
@@ -56,6 +69,9 @@ def fit(
     project: Applied after every update: (variables, step) -> variables.
     start: Number of the first step.
     state: Of the optimizer; None for a new one.
+    gradients: (f, variables) -> value, gradients, further arguments for
+      tx.update; f is the loss of one minibatch.
+    watch: (variables, state) after an update -> a tree of arrays to keep.
 
   Returns:
     A `Fitted`.
@@ -70,11 +86,13 @@ def fit(
   key = jax.random.key(seed)
   with jax.numpy_dtype_promotion('standard'):  # optax divides by a count.
     state = jax.jit(tx.init)(variables) if state is None else state
-    return _run(loss, tx, project, batch, variables, state, data, numbers, key)
+    how = (loss, tx, project, batch, gradients, watch)
+    return _run(how, variables, state, data, numbers, key)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(loss, tx, project, batch, variables, state, data, steps, key):
+@functools.partial(jax.jit, static_argnums=0)
+def _run(how, variables, state, data, steps, key):
+  loss, tx, project, batch, gradients, watch = how
   count = data[0].shape[0]
 
   def step(carry, i):
@@ -82,13 +100,17 @@ def _run(loss, tx, project, batch, variables, state, data, steps, key):
     picks_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
     picks = jax.random.choice(picks_key, count, (batch,), replace=False)
     minibatch = tuple(d[picks] for d in data)
-    value, grads = jax.value_and_grad(loss)(variables, minibatch, i, loss_key)
-    updates, state = tx.update(grads, state, variables)
+    value, grads, extra = gradients(
+      lambda v: loss(v, minibatch, i, loss_key), variables
+    )
+    updates, state = tx.update(grads, state, variables, **extra)
     variables = project(optax.apply_updates(variables, updates), i)
-    return (variables, state), value
+    return (variables, state), (value, watch(variables, state))
 
-  (variables, state), losses = jax.lax.scan(step, (variables, state), steps)
-  return Fitted(variables, losses, state)
+  (variables, state), (losses, watched) = jax.lax.scan(
+    step, (variables, state), steps
+  )
+  return Fitted(variables, losses, state, watched)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -127,7 +127,11 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-  """Causal grouped-query self-attention."""
+  """Causal grouped-query self-attention.
+
+  With 'intermediates' mutable it sows 'queries' [B, T, K, H / K, C], 'keys' [B,
+  T, K, C] and 'scores' [B, K, H / K, T, T], those before the mask.
+  """
 
   config: DecoderConfig
   window: int = 0  # 0: all tokens before.
@@ -155,6 +159,8 @@ class Attention(nn.Module):
       'btkgc,bskc->bkgts', q, k, preferred_element_type=jnp.float32
     )
     scores = scores * c.head_dim**-0.5
+    for name, value in (('queries', q), ('keys', k), ('scores', scores)):
+      self.sow('intermediates', name, value)
     seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
     if self.window:
       seen = jnp.triu(seen, 1 - self.window)

@@ -3,8 +3,9 @@
 Optimizers: `adam8bit`, `adamw8bit`, `adamw4bit`, `momentum8bit`, `lion8bit`,
 `shampoo`, `shampoo4bit`, `collage`; for any other, `quantize_state`. Parts of a
 chain: `scale_by_*`, `interval_gradients`, `prune_gradients`,
-`damp_oscillation`, `track_diversity` before, `track_oscillation`,
-`freeze_confident`, `clip_weights`, `stochastic_weights` behind the optimizer.
+`damp_oscillation`, `track_diversity`, `freeze_ordered` before,
+`track_oscillation`, `freeze_confident`, `clip_weights`, `stochastic_weights`
+behind the optimizer.
 """
 
 from lowbit.optim import (
@@ -31,8 +32,10 @@ from lowbit.optim.compensated import (
   effective_descent,
   lost_fraction,
 )
+from lowbit.optim.disorder import freeze_ordered
 from lowbit.optim.diversity import diversity, forget, track_diversity
 from lowbit.optim.factors import Eigen, Exact
+from lowbit.optim.flatness import two_gradients
 from lowbit.optim.gradients import interval_gradients, prune_gradients
 from lowbit.optim.moments import Moments
 from lowbit.optim.momentum import (
@@ -94,6 +97,7 @@ __all__ = [
   'federated',
   'forget',
   'freeze_confident',
+  'freeze_ordered',
   'interval_gradients',
   'lion8bit',
   'lost_fraction',
@@ -114,4 +118,5 @@ __all__ = [
   'trace',
   'track_diversity',
   'track_oscillation',
+  'two_gradients',
 ]

@@ -72,6 +72,27 @@ def adapt_fixedpoint(
   return Recipe(name, (*weights.kept(keep), rule))
 
 
+def edgeqat(
+  weight_bits: int = 4,
+  activation_bits: int = 4,
+  keep: tuple[str, ...] = weights.KEEP,
+) -> Recipe:
+  """EdgeQAT (P143): learned steps, of weights a channel, of inputs with offset.
+
+  Train with `models.attention_guides` beside the labels and the teacher's
+  logits. Shen et al., 2024 (arXiv:2402.10787).
+
+  Args:
+    weight_bits: Of weights.
+    activation_bits: Of layer inputs.
+    keep: Patterns of weights that stay in float.
+  """
+  weight = quantize.Lsq(weight_bits, block='channel')
+  rule = Rule('.*', weight, quantize.LsqPlus(activation_bits))
+  name = f'edgeqat w{weight_bits}a{activation_bits}'
+  return Recipe(name, (*weights.kept(keep), rule))
+
+
 def eqnet(bits: int = 4, ends: str = '(dense_0|head)/kernel') -> Recipe:
   """EQ-Net (P111): one width of a net that serves many.
 
@@ -88,6 +109,20 @@ def eqnet(bits: int = 4, ends: str = '(dense_0|head)/kernel') -> Recipe:
     quantize.LsqPlus(bits),
   )
   return Recipe(f'eqnet {bits} bits', (rule(ends, 8), rule('.*', bits)))
+
+
+def gaqat(bits: int = 4, signed: bool = False) -> Recipe:
+  """GAQAT (P123): learned steps of weights and inputs, one a tensor.
+
+  Train by `optim.two_gradients`, with `optim.freeze_ordered` first in the
+  chain. Jiang et al., 2024 (arXiv:2412.05551).
+
+  Args:
+    bits: Of weights and inputs.
+    signed: Whether inputs may be negative.
+  """
+  steps = quantize.Lsq(bits), quantize.Lsq(bits, signed)
+  return Recipe(f'gaqat {bits} bits', (Rule('.*', *steps),))
 
 
 def pams(

@@ -105,6 +105,33 @@ def test_a_run_in_pieces_is_the_run():
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_other_gradients_and_what_is_watched():
+  scaled = optax.GradientTransformationExtraArgs(
+    lambda params: jnp.int32(0),
+    lambda g, s, p=None, *, by: (jax.tree.map(lambda x: x * by, g), s + 1),
+  )
+
+  def gradients(f, variables):
+    value, grads = jax.value_and_grad(f)(variables)
+    return value, grads, {'by': -0.5}
+
+  square = lambda v, batch, step, key: v['w'] ** 2
+  got = fit.fit(
+    square,
+    {'w': jnp.float32(1)},
+    TRAIN,
+    scaled,
+    3,
+    4,
+    gradients=gradients,
+    watch=lambda v, state: (v['w'], state),
+  )
+  # w - w = 0 after the first step.
+  np.testing.assert_array_equal(got.watched[0], [0, 0, 0])
+  np.testing.assert_array_equal(got.watched[1], [1, 2, 3])
+  np.testing.assert_array_equal(got.losses, [1, 0, 0])
+
+
 def test_super_resolution_shapes():
   model = super_resolution.SuperResolution(8, 1)
   run = lambda key, x: model.init_with_output(key, x)[0]
