@@ -64,6 +64,10 @@ class Operands:
       self.zero_bits,
     )
 
+  def common(self, size: int) -> int:
+    """Most codes that divide both `size` and a group."""
+    return math.gcd(size, self.group) if self.grouped else size
+
   def rows(self, start: int, stop: int) -> 'Operands':
     """Codes start..stop of K; whole chunks, but for the end of the last."""
     s = self.storage
@@ -112,6 +116,22 @@ def to_float(zero: jax.Array) -> jax.Array:
   if zero.dtype == jnp.uint8:
     zero = zero.astype(jnp.int32)
   return zero.astype(jnp.float32)
+
+
+def row(op: Operands, start):
+  """The row of scales and zero points for the code `start`."""
+  return (start + op.offset) // op.group if op.grouped else 0
+
+
+def scale_at(op: Operands, start) -> jax.Array:
+  """Scales [1, N] of the codes from `start` on, in one group."""
+  scale = jax.lax.dynamic_slice_in_dim(op.scale, row(op, start), 1)
+  return decode_scale(scale, op.scale_format)
+
+
+def divisor(n: int, most: int) -> int:
+  """The largest divisor of `n` that is at most `most`."""
+  return max(d for d in range(1, most + 1) if n % d == 0)
 
 
 def decode_scale(scale, fmt: formats.Format | None) -> jax.Array:

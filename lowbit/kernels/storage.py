@@ -128,8 +128,8 @@ def pieces(load, storage: Storage, unit: int, step: int = 0):
     for width in storage.widths:
       count = storage.chunk * width // 8
       lane, at = divmod(first, count)
-      bits = (load(start + at) >> (lane * width)) & (2**width - 1)
-      bits = bits << shift
+      bits = _bits(load(start + at), lane * width, width)
+      bits = bits << shift if shift else bits
       fields = bits if fields is None else fields | bits
       start, shift = start + count, shift + width
     yield fields
@@ -170,7 +170,11 @@ def divide_by_3(x: jax.Array) -> jax.Array:
 
 
 def _bits(x, start: int, width: int):
-  """`width` bits of bytes `x`, from bit `start` on."""
+  """`width` bits of bytes `x`, from bit `start` on.
+
+  No shift by 0: XLA keeps it, and inside a loop may hand its compiler for CPUs
+  the 0 as a variable, with a test of it for each element.
+  """
   x = x >> start if start else x
   return x if start + width == 8 else x & (2**width - 1)
 
@@ -211,19 +215,22 @@ def minifloats(fields: jax.Array, fmt: formats.Minifloat) -> jax.Array:
   """Minifloats by their bits: fields int32 -> float32.
 
   The magnitude is shifted to where float32 has its exponent and fraction, and
-  the exponent's bias is added; subnormals, which float units may flush, are
-  converted as integers. After FP6-LLM (arXiv:2401.14112), which does it in
-  half precision.
+  the exponent's bias is added (after FP6-LLM, arXiv:2401.14112, in half
+  precision). That reads a subnormal m 2^(1 - b) as v = (1 + m) 2^-b: it should
+  be 2 v - 2 2^-b, which is the smaller of the two, and for normal numbers the
+  larger one. Float units may flush true subnormals.
   """
   top = fmt.bits - 1
   magnitude = fields & (2**top - 1)
-  shifted = (magnitude << (23 - fmt.mantissa)) + ((127 - fmt.bias) << 23)
-  normal = jax.lax.bitcast_convert_type(shifted, jnp.float32)
-  step = 2.0 ** (fmt.min_exponent - fmt.mantissa)
-  small = magnitude.astype(jnp.float32) * step
-  value = jnp.where(magnitude < 2**fmt.mantissa, small, normal)
+  to_float = lambda a: jax.lax.bitcast_convert_type(a, jnp.float32)
+  to_bits = lambda a: jax.lax.bitcast_convert_type(a, jnp.int32)
+  normal = (magnitude << (23 - fmt.mantissa)) + ((127 - fmt.bias) << 23)
+  small = to_float(normal) * 2.0 - 2.0 ** (1 - fmt.bias)
+  # As integers: a minimum of floats would look for NaN.
+  value = to_float(jnp.minimum(normal, to_bits(small)))
   value = specials(value, magnitude, fmt)
-  value = jnp.where(fields > 2**top - 1, -value, value)
+  sign = (fields << (31 - top)) & np.int32(-(2**31))
+  value = to_float(to_bits(value) | sign)
   if fmt.specials == 'fnuz':
     value = jnp.where(fields == 2**top, jnp.nan, value)
   return value
@@ -245,7 +252,7 @@ def select(fields: jax.Array, table: np.ndarray) -> jax.Array:
   options = [float(v) for v in table]
   bit = 0
   while len(options) > 1:
-    odd = (fields >> bit) & 1 == 1
+    odd = fields & 2**bit == 2**bit
     options = [
       a if isinstance(a, float) and a == b else jnp.where(odd, b, a)
       for a, b in zip(options[::2], options[1::2])

@@ -70,10 +70,13 @@ def _sliced(step, blocks, g, *stored):
       [put(s, q.scale) for s, q in zip(news, kept)],
     )
 
+  # Filled with what is at hand: parameters of one shape would share zeros, and
+  # each would copy them.
+  fill = lambda a, s: jnp.full(a.shape, s[0], a.dtype)
   start = (
-    jnp.zeros_like(flat),
+    fill(flat, scales[0]),
     [q.codes for q in stored],
-    [jnp.zeros_like(s) for s in scales],
+    [fill(s, s) for s in scales],
   )
   count = g.size // SLICE
   done = jax.lax.fori_loop(0, count, body, start)

@@ -102,12 +102,16 @@ def _divisor(n: int) -> int:
 
 
 def _shortened(bits):
-  """Maxima of the last axis, in one or two axes of at most 32 if it divides."""
+  """Maxima of the last axis, in one or two axes of at most 32 if it divides.
+
+  Halves are compared in vector registers; one block after the other would be a
+  branch an element. Slices in 8: XLA would copy more.
+  """
   n = bits.shape[-1]
   if n > 256 and n % 256 == 0:
     bits = bits.reshape(*bits.shape[:-1], n // 256, 256)
-  for _ in range(3):  # Slices of 256 in 8; XLA would copy more.
-    if bits.shape[-1] > 32 and bits.shape[-1] % 2 == 0:
+  for _ in range(3):
+    if bits.shape[-1] > 4 and bits.shape[-1] % 2 == 0:
       bits = jnp.maximum(*jnp.split(bits, 2, axis=-1))
   return bits
 

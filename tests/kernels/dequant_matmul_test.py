@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import lowbit as lb
 from lowbit import kernels
 from lowbit.experiment import targets
-from lowbit.kernels import choice
-from lowbit.kernels.dequant_matmul import api, explain, reference
+from lowbit.kernels import choice, operands
+from lowbit.kernels.dequant_matmul import api, explain, pairs, reference
 
 RUNS = {
   'xla': {'implementation': 'xla'},
@@ -87,6 +87,28 @@ def test_any_number_of_rows(run, rows):
   check(inputs(rows, 300), weights(300, 130, 'int3@g64'), **RUNS[run])
 
 
+# Groups of half a chunk, of a few codes, of one row of pairs, across chunks.
+@pytest.mark.parametrize(
+  'spec', ['nf4@g64', 'nf4@channel', 'nf4@g6', 'nf4@g40', 'dint4@g384']
+)
+@pytest.mark.parametrize('rows', [1, 2])
+def test_few_rows_look_up_products_of_two_codes(rows, spec):
+  w = weights(904, 300, spec)
+  assert pairs.fits(operands.take_apart(w))
+  check(inputs(rows, 904), w, implementation='xla')
+
+
+# No table of 16 values, a zero point, an odd group, too few columns.
+@pytest.mark.parametrize(
+  'spec, n',
+  [('int4@g64', 300), ('nf4z@g64', 300), ('nf4@g5', 300), ('nf4@g64', 200)],
+)
+def test_what_is_not_looked_up_in_pairs(spec, n):
+  w = weights(320, n, spec)
+  assert not pairs.fits(operands.take_apart(w))
+  check(inputs(1, 320), w, implementation='xla')
+
+
 @pytest.mark.parametrize('run', RUNS)
 def test_extreme_codes(run):
   q = lb.quantize(jnp.ones((320, 128)), 'int6f@g64', axis=0)
@@ -152,7 +174,9 @@ def test_the_kernel_is_chosen_when_the_program_is_lowered(target, mark):
   assert {m for m in marks if m in text} == {mark} - {None}
 
 
-@pytest.mark.parametrize('spec', ['int8@channel', 'int4@g128', 'int2@channel'])
+@pytest.mark.parametrize(
+  'spec', ['int8@channel', 'int4@g128', 'int2@channel', 'nf4@g64']
+)
 def test_decoding_on_a_cpu_takes_no_memory(spec):
   w = jax.eval_shape(lambda: weights(4096, 1024, spec))
   x = jax.ShapeDtypeStruct((1, 4096), jnp.float32)

@@ -266,9 +266,9 @@ def test_init_is_not_left_to_the_compiler():
 
 
 def test_slices_overwrite_codes_and_hold_little_else():
-  """Compiled: no copy of the codes, and no float32 of a moment."""
+  """Compiled: no copy of codes or directions, and no float32 of a moment."""
   n = 4 * streaming.SLICE
-  p = {'w': jnp.ones(n)}
+  p = {'a': jnp.ones(n), 'b': jnp.ones(n)}
   tx = optim.scale_by_adam()
   state = jax.eval_shape(tx.init, p)
   step = jax.jit(tx.update, donate_argnums=1).lower(p, state).compile()

@@ -5,12 +5,11 @@ CPU, a step adds a few rows of the matrix, times x, to y in one loop over the
 columns, so that decoded values never leave registers; else a step is a product.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from lowbit.kernels import operands, storage
+from lowbit.kernels.dequant_matmul import pairs
 
 FEW_ROWS = 2  # Of x; up to here values are decoded once a row.
 TERMS = 32  # Codes that one fused step may add.
@@ -45,6 +44,8 @@ def _chunks(x, op: operands.Operands, precision) -> jax.Array:
     return products(x, op)
   few = min(TERMS * _width(op) // op.storage.chunk, ROWS)
   sums = lambda x, op: _scan(x, op, few, 1, lambda x, w: x * w)
+  if pairs.fits(op):
+    sums = pairs.looked_up
   return jax.lax.platform_dependent(x, op, cpu=sums, default=products)
 
 
@@ -52,10 +53,6 @@ def _width(op: operands.Operands) -> int:
   """Consecutive codes at one shift of the bytes of the narrowest plane."""
   s = op.storage
   return s.rows if s.ternary else s.chunk * min(s.widths) // 8
-
-
-def _divisor(n: int, most: int) -> int:
-  return max(d for d in range(1, most + 1) if n % d == 0)
 
 
 def _scan(x, op: operands.Operands, most: int, rows: int, product) -> jax.Array:
@@ -69,7 +66,7 @@ def _scan(x, op: operands.Operands, most: int, rows: int, product) -> jax.Array:
     product: ([M, rows], [rows, N]) -> [M, N].
   """
   s, width = op.storage, _width(op)
-  unit = _divisor(math.gcd(width, op.group) if op.grouped else width, most)
+  unit = operands.divisor(op.common(width), most)
   rows, count = min(rows, unit), width // unit
 
   def step(y, i):
@@ -84,7 +81,8 @@ def _scan(x, op: operands.Operands, most: int, rows: int, product) -> jax.Array:
         part = jax.lax.dynamic_slice_in_dim(x, start + r, rows, axis=1)
         sums[p] = sums.get(p, 0.0) + product(part, w)
     for p, total in sums.items():
-      y = y + total * _scale(op, chunk * s.chunk + p * width + block)
+      k = chunk * s.chunk + p * width + block
+      y = y + total * operands.scale_at(op, k)
     return y, None
 
   zeros = jnp.zeros((x.shape[0], op.columns), jnp.float32)
@@ -103,20 +101,11 @@ def _look_up(fields, table):
   return jnp.take(jnp.asarray(table), fields, mode='clip')
 
 
-def _row(op: operands.Operands, start):
-  return (start + op.offset) // op.group if op.grouped else 0
-
-
 def _shifted(w, op: operands.Operands, start) -> jax.Array:
   """Values of one group, less its zero points."""
   if op.zero is None:
     return w
-  return w - operands.to_float(_slice(op.zero, _row(op, start), 1))
-
-
-def _scale(op: operands.Operands, start) -> jax.Array:
-  scale = _slice(op.scale, _row(op, start), 1)
-  return operands.decode_scale(scale, op.scale_format)
+  return w - operands.to_float(_slice(op.zero, operands.row(op, start), 1))
 
 
 def _tail(x, op: operands.Operands, precision) -> jax.Array:
@@ -134,7 +123,7 @@ def _by_code(x, op: operands.Operands) -> jax.Array:
   def step(y, k):
     fields = storage.fields_at(load, op.storage, k[None], op.size)
     w = _shifted(storage.values(fields, op.storage, _look_up), op, k)
-    return y + _slice(x.T, k, 1).T * w * _scale(op, k), None
+    return y + _slice(x.T, k, 1).T * w * operands.scale_at(op, k), None
 
   zeros = jnp.zeros((x.shape[0], op.columns), jnp.float32)
   codes = jnp.arange(op.size, dtype=jnp.int32)
