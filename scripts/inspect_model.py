@@ -2,21 +2,19 @@
 
 python scripts/inspect_model.py [MODEL] --out=DIR
 
-MODEL is a .safetensors, .npy or .gguf file; without one, the embedded decoder.
-Of models that lowbit can run (the embedded one, GGUF), the inputs of layers are
-looked at on shipped text as well. (A script named inspect.py would shadow
-Python's own module `inspect` for every script beside it.)
+MODEL is a .gguf file, a folder of Hugging Face, or a .safetensors or .npy file
+of weights alone; without one, the embedded decoder. Where there is a tokenizer,
+the inputs of layers are looked at on shipped text as well. (A script named
+inspect.py would shadow Python's own module `inspect` for every script beside
+it.)
 """
 
 import pathlib
 
-import jax
-import ml_collections
 import rich.console
 from absl import app, flags
 
-from lowbit.data import files
-from lowbit.experiment import inspection, language, report, results
+from lowbit.experiment import inspected, inspection, report, results
 
 _SPECS = flags.DEFINE_list('specs', list(inspection.SPECS), 'Formats to try.')
 _LAYERS = flags.DEFINE_string('layers', '', 'Only paths that hold this text.')
@@ -34,9 +32,9 @@ def main(argv):
     out = results.check_writable(pathlib.Path(_OUT.value))
     report.check_plots('install matplotlib')
     with console.status('Reading'):
-      weights, inputs = _read(path)
+      weights, inputs = inspected.read(path, _WINDOWS.value)
     if _LAYERS.value:
-      weights = {k: w for k, w in _flat(weights).items() if _LAYERS.value in k}
+      weights = inspected.having(weights, _LAYERS.value)
     with console.status('Quantizing'):
       found = inspection.inspect(weights, _SPECS.value, None, inputs)
   except ValueError as error:
@@ -47,34 +45,6 @@ def main(argv):
   results.append_new(out / 'inspect.jsonl', lines)
   found.draw(out / 'inspect.png')
   console.print(f'{out}/inspect.jsonl, inspect.png')
-
-
-def _read(path: str):
-  """(weights, outliers of inputs) of a model."""
-  if path and pathlib.Path(path).suffix != '.gguf':
-    return files.weights(path), {}
-  config = ml_collections.ConfigDict(
-    dict(
-      model=dict(path=path, begin=''),
-      data=dict(path=''),
-      sequence=256,
-      calibration=max(_WINDOWS.value, 1),
-      windows=1,
-    )
-  )
-  found = language.load(config)
-  inputs = {}
-  if _WINDOWS.value:
-    inputs = inspection.layer_inputs(
-      found.model, found.params, found.calibration
-    )
-  return found.params, inputs
-
-
-def _flat(weights) -> dict:
-  leaves = jax.tree_util.tree_leaves_with_path(weights)
-  keystr = jax.tree_util.keystr
-  return {keystr(p, simple=True, separator='/'): x for p, x in leaves}
 
 
 if __name__ == '__main__':

@@ -33,7 +33,8 @@ def load(path: str | os.PathLike) -> Loaded:
   GGUF: the architectures llama (with Mistral and SmolLM2), qwen2, qwen3, gpt2
   and bert, in every type that the package gguf decodes. Folders: config.json,
   safetensors in one file or shards, and tokenizer.json if there is one, of
-  llama, mistral, qwen2, qwen3, gpt2, bert and vit.
+  llama, mistral, qwen2, qwen3, gpt2, bert and vit. Without a head, bert and vit
+  give states. Rotary positions may be scaled: see `rope_scaling`.
 
   Args:
     path: FILE.gguf, or the folder.

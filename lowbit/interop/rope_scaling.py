@@ -8,6 +8,7 @@ from lowbit.interop import gguf_file, hugging_face
 from lowbit.models import rotary
 
 FACTORS = 'rope_freqs.weight'  # What divides frequencies, in GGUF.
+LARGEST = 2**14  # Numbers a head.
 _IN_FOLDERS = ('default', 'linear', 'dynamic', 'yarn', 'llama3')
 
 
@@ -35,7 +36,8 @@ def of_folder(folder: hugging_face.Folder, head_dim: int) -> dict:
       f'`path` {folder.path}: rotary scaling of the type {kind!r} is not '
       f'supported; {", ".join(_IN_FOLDERS)} are.'
     )
-  found = {'rope_base': _above_1(base, folder)}
+  _check(base, head_dim, folder)
+  found = {'rope_base': base}
   if kind == 'linear':
     found['rope_factors'] = (number('factor'),) * (head_dim // 2)
   if kind == 'dynamic':
@@ -83,7 +85,8 @@ def of_gguf(file: gguf_file.GgufFile, head_dim: int) -> dict:
     ValueError: If the type is not supported, or numbers are missing or do not
       fit.
   """
-  base = _above_1(file.number('rope.freq_base', 10_000.0), file)
+  base = file.number('rope.freq_base', 10_000.0)
+  _check(base, head_dim, file)
   kind = file.fields.get(f'{file.architecture}.rope.scaling.type', 'none')
   factor = file.number('rope.scaling.factor', 1.0) or 1.0  # 0 is none, too.
   scale = file.number('rope.scaling.attn_factor', 1.0)
@@ -114,13 +117,13 @@ def of_gguf(file: gguf_file.GgufFile, head_dim: int) -> dict:
   }
 
 
-def _above_1(base: float, source) -> float:
-  if base <= 1:
+def _check(base: float, head_dim: int, source) -> None:
+  """Before lists of head_dim / 2 numbers are made."""
+  if base <= 1 or head_dim > LARGEST:
     raise ValueError(
-      f'The base of rotary positions of `path` {source.path} must be above 1, '
-      f'got {base}.'
+      f'`path` {source.path}: the base of rotary positions must be above 1 and '
+      f'a head of at most {LARGEST} numbers, got {base} and {head_dim}.'
     )
-  return base
 
 
 def _tensor(file, head_dim: int) -> list[float]:

@@ -165,12 +165,13 @@ WORDS = [
 def marked(tokens):
   """BERT's tokens as GGUF has them."""
   return [
-    t if t[0] == '[' else t[2:] if t[:2] == '##' else f'▁{t}' for t in tokens
+    t if t[0] + t[-1] == '[]' else t[2:] if t[:2] == '##' else f'▁{t}'
+    for t in tokens
   ]
 
 
 def wordpiece(tokens):
-  kinds = [3 if t[0] == '[' else 1 for t in tokens]
+  kinds = [3 if t[0] + t[-1] == '[]' else 1 for t in tokens]
   return {
     f'{T}model': 'bert',
     f'{T}tokens': marked(tokens),

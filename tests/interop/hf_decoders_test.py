@@ -176,6 +176,9 @@ REFUSED = {
   ),
   'part of each head': dict(partial_rotary_factor=0.5),
   'must be above 1': dict(rope_theta=0.0),
+  'head of at most 16384': dict(
+    rope_scaling={'rope_type': 'linear', 'factor': 2.0}, head_dim=2**39
+  ),
   'factor in config.json': dict(rope_scaling={'rope_type': 'linear'}),
   'hidden_size in .* at least 0': dict(hidden_size=-3),
   'layer_types must be': dict(

@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 
 import lowbit as lb
-from lowbit.interop import hf_encoders, hugging_face
+from lowbit.interop import (
+  gguf_file,
+  gguf_tokenizer,
+  hf_encoders,
+  hugging_face,
+)
 from lowbit.models import encoder
+from tests.interop import gguf_cases, gguf_tokenizer_test, llama_cpp_test
 
 pytestmark = pytest.mark.slow
 SHA256 = '0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592'
@@ -69,3 +75,17 @@ def test_eight_bits_keep_them(loaded):
   found = cosines(model, held, tokens, mask)
   np.testing.assert_allclose(found, COSINES, atol=0.01)
   assert np.abs(found - cosines(*loaded)).max() > 1e-6
+
+
+def test_its_vocabulary_in_a_gguf_file(folder, tmp_path):
+  theirs = hugging_face.read_tokenizer(folder, 30522)
+  theirs.no_truncation()
+  theirs.no_padding()
+  ids = theirs.get_vocab()
+  fields = gguf_tokenizer_test.wordpiece(sorted(ids, key=ids.get))
+  table = {'token_embd.weight': np.zeros((len(ids), 1))}
+  path = gguf_cases.write_file(tmp_path / 'm.gguf', 'bert', fields, table)
+  ours = gguf_tokenizer.build(gguf_file.GgufFile(path))
+  texts = [*SENTENCES, *gguf_tokenizer_test.TEXTS, *llama_cpp_test.TEXTS]
+  for text in texts:
+    assert ours.encode(text).ids == theirs.encode(text).ids, text

@@ -27,36 +27,32 @@ SIZES = dict(
 )
 LLAMA3 = {
   'rope_type': 'llama3',
-  'rope_theta': 10_000.0,
   'factor': 8.0,
   'low_freq_factor': 1.0,
   'high_freq_factor': 4.0,
   'original_max_position_embeddings': 64,
 }
-ROPE = {'rope_theta': 10_000.0}
-YARN = ROPE | {
+YARN = {
   'rope_type': 'yarn',
   'factor': 4.0,
-  'original_max_position_embeddings': 64,
+  'original_max_position_embeddings': 32,  # A quarter of SIZES'.
 }
 DECODERS = {
   'Llama': dict(attention_bias=True, mlp_bias=True),
-  'Llama 3.1': dict(rope_parameters=LLAMA3, tie_word_embeddings=True),
-  'Llama linear': dict(
-    rope_parameters=ROPE | {'rope_type': 'linear', 'factor': 3.0}
-  ),
+  'Llama 3.1': dict(rope_scaling=LLAMA3, tie_word_embeddings=True),
+  'Llama linear': dict(rope_scaling={'rope_type': 'linear', 'factor': 3.0}),
   'Llama dynamic': dict(
-    rope_parameters=ROPE | {'rope_type': 'dynamic', 'factor': 2.0},
+    rope_scaling={'rope_type': 'dynamic', 'factor': 2.0},
     max_position_embeddings=8,  # Of 17 tokens.
   ),
-  'Llama yarn': dict(rope_parameters=YARN),
+  'Llama yarn': dict(rope_scaling=YARN),
   'Qwen2 yarn': dict(
-    rope_parameters=YARN
+    rope_scaling=YARN
     | {'beta_fast': 6, 'beta_slow': 2, 'attention_factor': 1.4}
   ),
   'Qwen3 yarn': dict(
     head_dim=16,
-    rope_parameters=YARN
+    rope_scaling=YARN
     | {'mscale': 1.5, 'mscale_all_dim': 0.7, 'truncate': False},
   ),
   'Mistral': dict(sliding_window=5, head_dim=16),
