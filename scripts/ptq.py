@@ -1,8 +1,9 @@
-"""Calibrates, quantizes and evaluates recipes on a decoder language model.
+"""Calibrates, quantizes and evaluates recipes on a model.
 
 python scripts/ptq.py
 python scripts/ptq.py --config.recipe=gptq --config.weight=int3@g64
 python scripts/ptq.py --config=configs/ptq/smollm2.py
+python scripts/ptq.py --config=configs/ptq/minilm.py
 """
 
 import pathlib
@@ -12,7 +13,7 @@ import rich.progress
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from lowbit.experiment import ptq, report
+from lowbit.experiment import ptq, report, sentence_ptq
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,9 +32,10 @@ def main(argv):
   config, start = _CONFIG.value, time.monotonic()
   console = report.make_console()
   try:
-    if config.picture:
+    if config.get('picture', False):
       report.check_plots()
-    job = ptq.Job(config, pathlib.Path(_OUT.value))
+    kind = sentence_ptq.Job if 'sentences' in config else ptq.Job
+    job = kind(config, pathlib.Path(_OUT.value))
   except (ValueError, TypeError, ImportError) as error:
     raise app.UsageError(str(error)) from error
   rows = []
@@ -44,23 +46,15 @@ def main(argv):
       rows.append(row)
       progress.advance(task)
       if not console.is_terminal:
-        console.print(f'{row["recipe"]}: {row["bits_per_byte"]:.4f}')
+        console.print(f'{row["recipe"]}: {row[job.headline]:.4f}')
   _report(console, rows, job, time.monotonic() - start)
 
 
 def _report(console, rows, job, seconds):
-  windows, length = job.config.windows, job.config.sequence
-  unit = 'bytes' if job.tokens_per_byte == 1 else 'tokens'
-  console.print(
-    report.table(rows, f'{windows} windows of {length} {unit}, held out')
-  )
-  console.print(
-    f'Noise of bits/byte itself (8 shards): ± {rows[0]["noise"]:.4f}; the '
-    'change is paired by window. * Pareto front. '
-    f'{seconds:.0f} s in all.'
-  )
+  console.print(job.table(rows))
+  console.print(f'{job.note(rows)} {seconds:.0f} s in all.')
   console.print(f'Rows: {job.out / "results.jsonl"}')
-  if job.config.picture:
+  if job.config.get('picture', False):
     report.plot_pareto(rows, job.out / 'pareto.png')
     console.print(f'Picture: {job.out / "pareto.png"}')
 

@@ -16,6 +16,7 @@ from flax import nnx
 from lowbit import intercept, solvers
 from lowbit import quantize as quantize_lib
 from lowbit.calibrate import model as linen_model
+from lowbit.calibrate import nnx_prepare
 from lowbit.intercept import nnx as nnx_lib
 from lowbit.intercept import nnx_sites
 
@@ -125,7 +126,7 @@ def quantize(
   Raises:
     ValueError: If weights are not finite, a rule matches nothing, a weight has
       no rule, statistics are needed and there is no batch, or the recipe
-      rewrites the params of another model first.
+      rewrites params first whose names the model has not, see `nnx_prepare`.
   """
   batches = list(batches)
   chosen = _matched(model, recipe)
@@ -137,10 +138,12 @@ def quantize(
     )
   if batches:
     _check_met(model, batches[0], run)
+  statistics = lambda model: calibrate(model, batches, run)
+  model = nnx_prepare.rewritten(model, recipe, statistics)
   if recipe.sequential and needed:
     leaves = _sequential(model, chosen, batches, run)
   else:
-    stats = calibrate(model, batches, run) if needed else {}
+    stats = statistics(model) if needed else {}
     leaves = {
       path: _leaf(layer, site, chosen[path], stats.get(path))
       for path, (layer, site) in nnx_sites.sites(model).items()
@@ -156,12 +159,6 @@ def quantize(
 def _matched(model, recipe) -> dict[str, intercept.Rule]:
   """The rule of every weight."""
   found = nnx_sites.sites(model)
-  if recipe.prepare:
-    raise ValueError(
-      f'Recipe {recipe.name!r} rewrites the params of a Linen decoder first '
-      f'({", ".join(type(p).__name__ for p in recipe.prepare)}), which an NNX '
-      'model has not. Use a recipe without `prepare`.'
-    )
   for path, (layer, site) in found.items():
     value = getattr(layer, site.weight).get_value()
     if isinstance(value, nnx_lib.CODED):
@@ -219,8 +216,16 @@ def simulate(
 
   Raises:
     ValueError: If a rule matches nothing, a weight has no rule, a quantizer
-      needs `inputs`, or a rule does not go with a layer.
+      needs `inputs`, a rule does not go with a layer, or the recipe rewrites
+      params first.
   """
+  if recipe.prepare:
+    raise ValueError(
+      f'Recipe {recipe.name!r} rewrites params first '
+      f'({", ".join(type(p).__name__ for p in recipe.prepare)}), for which '
+      'training has no statistics. Use lb.nnx.quantize, or a recipe without '
+      '`prepare`.'
+    )
   chosen = _matched(model, recipe)
   found = nnx_sites.sites(model)
   for path, rule in chosen.items():

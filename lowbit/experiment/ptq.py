@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lowbit import calibrate, operators, quantize, recipes
-from lowbit.experiment import evaluate, language, memory, results
+from lowbit.experiment import evaluate, language, memory, report, results
 from lowbit.intercept import Recipe, Rule
 
 MEGABYTE = 1e6
@@ -79,6 +79,8 @@ def full_config(config, run: dict) -> dict:
 class Job:
   """A config with its model, text and float answers loaded and checked."""
 
+  headline = 'bits_per_byte'  # What tells most of a row.
+
   def __init__(self, config, out: pathlib.Path):
     """Loads everything; raises ValueError for bad input before long work."""
     self.config, self.runs = config, runs(config)
@@ -93,6 +95,11 @@ class Job:
     self.test = _batches(found.test, config.batch)
     self.float_bits: np.ndarray | None = None
 
+  @property
+  def prepared(self) -> bool:
+    """Whether the float answers are there."""
+    return self.float_bits is not None
+
   def prepare(self) -> None:
     """Runs the float model, against which all others are compared."""
     self.reference = evaluate.reference(self.model, self.params, self.test)
@@ -100,12 +107,28 @@ class Job:
     scores = evaluate.score(self.model, self.params, self.reference)
     self.float_bits = scores.bits_per_token
 
-  def _build(self, run: dict) -> Recipe:
+  def recipe(self, run: dict) -> Recipe:
+    """The recipe of one run."""
     return build(run, _embedding(self.config))
+
+  def identity(self, run: dict) -> dict:
+    """All that the result of a run depends on."""
+    return full_config(self.config, run)
+
+  def head(self, run: dict, recipe: Recipe) -> dict:
+    """What every row starts with."""
+    config = self.identity(run)
+    return {
+      'recipe': recipe.name,
+      'weight': run['weight'],
+      'activation': run['activation'] or _activation(recipe),
+      'config_hash': results.config_hash(config),
+      'config': config,
+    }
 
   def run(self, run: dict) -> dict:
     """Quantizes and evaluates one recipe; returns its result row."""
-    recipe, start = self._build(run), time.monotonic()
+    recipe, start = self.recipe(run), time.monotonic()
     params = self.params
     if run['recipe'] != 'floating':
       params = calibrate.quantize_model(
@@ -115,13 +138,10 @@ class Job:
     scores = evaluate.score(self.model, params, self.reference)
     per_byte = scores.bits_per_token * self.tokens_per_byte
     change = per_byte - self.float_bits * self.tokens_per_byte
-    config = full_config(self.config, run)
     bits = quantize.bits(params)
     perplexity = {'perplexity': float(2 ** scores.bits_per_token.mean())}
     return {
-      'recipe': recipe.name,
-      'weight': run['weight'],
-      'activation': run['activation'] or _activation(recipe),
+      **self.head(run, recipe),
       'bits_per_weight': operators.base.bits_per_weight(params),
       'megabytes': bits / 8 / MEGABYTE,
       'bits_per_byte': float(per_byte.mean()),
@@ -132,8 +152,6 @@ class Job:
       'kl': float(scores.kl_nats.mean()),
       'seconds': time.monotonic() - start,
       'status': 'ok',
-      'config_hash': results.config_hash(config),
-      'config': config,
     }
 
   def rows(self, log: Callable[[str], None]) -> Iterator[dict]:
@@ -144,18 +162,31 @@ class Job:
     """
     file = self.out / results.FILE
     for i, run in enumerate(self.runs):
-      done = results.finished(file, full_config(self.config, run))
+      done = results.finished(file, self.identity(run))
       if done:
         log(f'{done["recipe"]}: found in {file.name}')
         yield done
         continue
-      log(f'{self._build(run).name} ({i + 1} of {len(self.runs)})')
-      if self.float_bits is None:
+      log(f'{self.recipe(run).name} ({i + 1} of {len(self.runs)})')
+      if not self.prepared:
         self.prepare()
       row = self.run(run)
       memory.release()
       results.append(file, row)
       yield row
+
+  def table(self, rows):
+    """One line a row."""
+    unit = 'bytes' if self.tokens_per_byte == 1 else 'tokens'
+    windows, length = self.config.windows, self.config.sequence
+    return report.table(rows, f'{windows} windows of {length} {unit}, held out')
+
+  def note(self, rows) -> str:
+    """What the columns are."""
+    return (
+      f'Noise of bits/byte itself (8 shards): ± {rows[0]["noise"]:.4f}; the '
+      'change is paired by window. * Pareto front.'
+    )
 
 
 def _activation(recipe: Recipe) -> str:
@@ -164,11 +195,17 @@ def _activation(recipe: Recipe) -> str:
   return str(spec) if spec is not None else ''
 
 
+def check_batch(batch: int, *counts: int) -> None:
+  """Raises ValueError unless the batch divides every number of sequences."""
+  for count in counts:
+    if batch < 1 or count % batch:
+      raise ValueError(
+        f'`batch` {batch} must divide the number of sequences, {count}. Change '
+        'config.batch, config.calibration, or config.windows (or sentences).'
+      )
+
+
 def _batches(rows: np.ndarray, batch: int) -> list[np.ndarray]:
   """Batches of one size, so that one compiled program serves them all."""
-  if batch < 1 or len(rows) % batch:
-    raise ValueError(
-      f'`batch` {batch} must divide the number of sequences, {len(rows)}. '
-      'Change config.batch, config.windows or config.calibration.'
-    )
+  check_batch(batch, len(rows))
   return [rows[i : i + batch] for i in range(0, len(rows), batch)]

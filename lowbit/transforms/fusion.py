@@ -52,13 +52,21 @@ def fold_scale(
 
 def fold_pair(params: Params, up: str, down: str, scale: jax.Array) -> dict:
   """Divides the outputs of `up` by `scale`, multiplies the inputs of `down`."""
-  return replace(
-    params,
-    {
-      up: scale_columns(get(params, up), 1 / scale),
-      down: scale_rows(get(params, down), scale),
-    },
-  )
+  leaves = {
+    up: scale_columns(get(params, up), 1 / scale),
+    down: scale_rows(get(params, down), scale),
+  }
+  for path in _biases(params, (up,)):
+    bias = get(params, path)
+    # Layers may be stacked, and share one scale.
+    leaves[path] = bias / jnp.broadcast_to(scale, bias.shape)
+  return replace(params, leaves)
+
+
+def _biases(params: Params, kernels: tuple[str, ...]) -> list[str]:
+  """The paths of the biases that lie beside kernels."""
+  paths = [path.removesuffix('kernel') for path in kernels]
+  return [f'{p}bias' for p in paths if 'bias' in get(params, p.rstrip('/'))]
 
 
 def rotate_residual(
@@ -79,10 +87,10 @@ def rotate_residual(
   """
   _check_folded(params, structure)
   rows = lambda w: jnp.swapaxes(rotation(jnp.swapaxes(w, -1, -2)), -1, -2)
-  written = structure.writers
+  written = (*structure.writers, *_biases(params, structure.writers))
   if structure.embedding:
     written = (structure.embedding, *written)
-  leaves = {w: rotation(get(params, w)) for w in written}
+  leaves = {path: rotation(get(params, path)) for path in written}
   for _, readers in structure.norms:
     leaves |= {r: rows(get(params, r)) for r in readers}  # R^T W.
   return replace(params, leaves)

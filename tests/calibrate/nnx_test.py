@@ -342,8 +342,10 @@ def test_bad_input():
     lb.nnx.quantize(lb.nnx.quantize(mlp(), recipe()), recipe())
   with pytest.raises(ValueError, match='already'):
     lb.nnx.simulate(lb.nnx.simulate(mlp(), recipe()), recipe())
-  with pytest.raises(ValueError, match='Smooth'):
-    lb.nnx.quantize(mlp(), recipes.smoothquant(keep=()))
+  with pytest.raises(ValueError, match='by Smooth, which .* no RMSNorm deco'):
+    lb.nnx.quantize(mlp(), recipes.smoothquant(keep=()), [X])
+  with pytest.raises(ValueError, match=r'params first \(Smooth\)'):
+    lb.nnx.simulate(mlp(), recipes.smoothquant(keep=()))
   lsq = lb.quantize.Lsq(4)
   with pytest.raises(ValueError, match='representative inputs'):
     lb.nnx.simulate(mlp(), recipes.qat(lsq, None, keep=()))

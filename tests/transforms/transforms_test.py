@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, 12), 0, 40)
 
 
 def model_and_params(**changes):
-  model = decoder.Decoder(CONFIG)
+  model = decoder.Decoder(dataclasses.replace(CONFIG, **changes))
   params = model.init(jax.random.key(1), TOKENS)['params']
   noise = lambda p: p + 0.1 * jax.random.normal(jax.random.key(2), p.shape)
   return model, jax.tree.map(noise, params)
@@ -74,13 +76,16 @@ def unchanged(model, params, other):
   chex.assert_trees_all_close(got, want, atol=2e-5 * float(jnp.abs(want).max()))
 
 
-@pytest.mark.parametrize('scan', [False, True])
-def test_rewrites_leave_the_logits(scan):
-  model, params = model_and_params()
+BIASES = dict(qkv_bias=True, out_bias=True, mlp_bias=True)
+
+
+@pytest.mark.parametrize(
+  'scan, changes', [(False, {}), (True, {}), (False, BIASES), (True, BIASES)]
+)
+def test_rewrites_leave_the_logits(scan, changes):
+  model, params = model_and_params(**changes)
   if scan:
-    model = decoder.Decoder(
-      decoder.DecoderConfig(**{**vars(CONFIG), 'scan_layers': True})
-    )
+    model = decoder.Decoder(dataclasses.replace(model.config, scan_layers=True))
     params = decoder.stack(params)
   s = transforms.rmsnorm_decoder(params)
   folded = transforms.fold_norms(params, s)
