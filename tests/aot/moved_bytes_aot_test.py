@@ -17,6 +17,9 @@ OTHERS = (
   'planes w2a4',
   'lookup int2@g128',
   'lookup gemm w2a2',
+  'hadamard',
+  'hadamard to int8',
+  'int8@token',
 )
 
 
