@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,9 @@ def cost(
   return pl.CostEstimate(flops=flops, transcendentals=0, bytes_accessed=moved)
 
 
-def pallas_call(kernel, *, grid, in_specs, out_specs, out_shape, **options):
+def pallas_call(
+  kernel, *, grid, in_specs, out_specs, out_shape, scalars=(), **options
+):
   """`pl.pallas_call` that tells XLA which bytes its blocks move.
 
   Args:
@@ -62,19 +65,28 @@ def pallas_call(kernel, *, grid, in_specs, out_specs, out_shape, **options):
     in_specs: A tree of block specs like the arguments.
     out_specs: A tree of them like `out_shape`.
     out_shape: As in `pl.pallas_call`.
+    scalars: NumPy arrays that stand for the first arguments, if those are
+      prefetched for the index maps to read. Bytes are counted with them, so
+      that they should move as many as any.
     **options: Further ones.
   """
+  scratch = options.pop('scratch_shapes', ())
 
   def run(*args):
     specs = jax.tree.leaves((in_specs, out_specs), is_leaf=_is_spec)
-    arrays = jax.tree.leaves((args, out_shape))
-    blocks = [Block(s.block_shape, s.index_map) for s in specs]
+    arrays = jax.tree.leaves((args[len(scalars) :], out_shape))
+    index = lambda s: lambda *at: s.index_map(*at, *scalars)
+    blocks = [Block(s.block_shape, index(s)) for s in specs]
     estimate = cost(grid, list(zip(blocks, arrays, strict=True)), flops=0)
     return pl.pallas_call(
       kernel,
-      grid=grid,
-      in_specs=in_specs,
-      out_specs=out_specs,
+      grid_spec=pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=len(scalars),
+        grid=grid,
+        in_specs=in_specs,
+        out_specs=out_specs,
+        scratch_shapes=scratch,
+      ),
       out_shape=out_shape,
       cost_estimate=estimate,
       **options,

@@ -12,7 +12,15 @@ INTEGERS = (
   'w4a4 g128',
   'w4a4 with 128 w8a8',
 )
-VECTOR = ('planes w2a4', 'lookup int2@g128', 'lookup gemm w2a2')
+OTHERS = (
+  'experts int4@g128',
+  'planes w2a4',
+  'lookup int2@g128',
+  'lookup gemm w2a2',
+  'hadamard',
+  'hadamard to int8',
+  'int8@token',
+)
 
 
 def check(name, m, size=4096):
@@ -21,12 +29,12 @@ def check(name, m, size=4096):
   assert bench_matmul.moved(case, m, size) <= 1.15 * must
 
 
-@pytest.mark.parametrize('name', [*INTEGERS, 'bitnet 1.6', *VECTOR])
+@pytest.mark.parametrize('name', [*INTEGERS, 'bitnet 1.6', *OTHERS])
 @pytest.mark.parametrize('m', [1, 16])
 def test_few_rows(name, m):
   check(name, m)
 
 
-@pytest.mark.parametrize('name', [*INTEGERS, *VECTOR])
+@pytest.mark.parametrize('name', [*INTEGERS, *OTHERS])
 def test_many_rows(name):
   check(name, 2048)

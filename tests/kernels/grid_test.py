@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from lowbit.kernels import grid
@@ -36,3 +37,12 @@ def test_moved_bytes(index, size):
   block = grid.Block((8, 16), index)
   array = jax.ShapeDtypeStruct((27, 45), jnp.bfloat16)
   assert block.moved(size, array) == walk(size, block, array)
+
+
+def test_bytes_of_blocks_that_scalars_choose():
+  """Blocks 2, 2, 0 of the rows, all columns of each, in two columns of them."""
+  of = np.array([2, 2, 0])
+  block = grid.Block((8, 16), lambda j, v: (of[v], j))
+  array = jax.ShapeDtypeStruct((27, 32), jnp.float32)
+  assert block.moved((2, 3), array) == walk((2, 3), block, array)
+  assert block.moved((2, 3), array) == 2 * 2 * 8 * 16 * 4

@@ -8,6 +8,7 @@ import pytest
 
 import lowbit as lb
 from lowbit.kernels import grouped_matmul as op
+from lowbit.kernels.grouped_matmul import pallas_tpu, tuned, visits
 
 KERNELS = ['tpu', 'gpu']
 SIZES = [[5, 0, 17, 1], [0, 0, 0, 23], [6, 6, 6, 5], [3, 0, 1, 0]]
@@ -51,6 +52,7 @@ def test_any_grouping(implementation, sizes):
   ('k', 'n', 'spec'),
   [
     (512, 16, 'int4@g128'),
+    (256, 256, 'int3z@g64'),  # Zero points stay packed along wide rows.
     pytest.param(256, 48, 'int3z@g64', marks=pytest.mark.slow),
     pytest.param(256, 16, 'int8@channel', marks=pytest.mark.slow),
     pytest.param(256, 16, 'e2m1@b32:e8m0', marks=pytest.mark.slow),
@@ -67,12 +69,48 @@ def test_formats(implementation, k, n, spec):
   )
 
 
-def test_ragged_depth_falls_back():
-  x, q = operands(7, 100, 12, 'int4@channel')
-  y = run(x, lb.pack(q), [3, 3, 0, 1], None)
+@pytest.mark.parametrize('implementation', ['tpu', None])
+def test_ragged_depth(implementation):
+  x, q = operands(7, 300, 12, 'int4@channel')
+  y = run(x, lb.pack(q), [3, 3, 0, 1], implementation)
   np.testing.assert_allclose(y, row_by_row(x, q, [3, 3, 0, 1]), atol=1e-4)
   with pytest.raises(ValueError, match='chunks of 256'):
-    run(x, lb.pack(q), [3, 3, 0, 1], 'tpu')
+    run(x, lb.pack(q), [3, 3, 0, 1], 'gpu')
+
+
+@pytest.mark.parametrize('sizes', [[20, 0, 13, 30], [0, 16, 32, 0], [0] * 4])
+def test_tiles_that_experts_share_on_a_tpu(sizes):
+  x, q = operands(70, 256, 200, 'int4@g32')
+  got = pallas_tpu.grouped_matmul(
+    x.at[-1].set(jnp.nan),  # Has no expert.
+    lb.pack(q),
+    jnp.asarray(sizes, jnp.int32),
+    tiles=tuned.Tiles(16, 128),
+    interpret=True,
+  )
+  np.testing.assert_allclose(got, row_by_row(x, q, sizes), atol=1e-3)
+
+
+@pytest.mark.parametrize('sizes', [*SIZES, [0, 0, 0, 0]])
+@pytest.mark.parametrize('block', [1, 4, 16, 32])
+def test_visits_own_every_row_once(sizes, block):
+  rows = 23
+  found = visits.of_groups(rows, jnp.asarray(sizes, jnp.int32), block)
+  tile, expert, start, end = map(np.asarray, found)
+  owner = np.full(rows, -1)
+  for t, e, a, b in zip(tile, expert, start, end):
+    assert 0 <= t < -(-rows // block)
+    assert 0 <= e < 4
+    for row in range(a, b):
+      assert owner[row] == -1
+      assert row // block == t
+      owner[row] = e
+  ids = np.repeat(np.arange(4), sizes)
+  np.testing.assert_array_equal(owner[: len(ids)], ids)
+  assert (owner[len(ids) :] == -1).all()
+  assert (np.diff(tile) >= 0).all()
+  assert (np.diff(expert) >= 0).all()
+  assert set(tile) == set(range(-(-rows // block)))
 
 
 def test_gradient_is_that_of_the_dense_experts():

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import strategies as st
 
 import lowbit as lb
+from lowbit import transforms
 from lowbit.kernels import hadamard as op
+from lowbit.kernels.hadamard import pallas_tpu
 
 KERNELS = ['tpu', 'gpu']
 CASES = [
@@ -80,3 +82,11 @@ def test_errors_say_what_and_why():
     op.hadamard(jnp.ones((2, 12)), implementation='gpu', interpret=True)
   with pytest.raises(ValueError, match='128 lanes'):
     op.hadamard(jnp.ones((2, 12)), implementation='tpu', interpret=True)
+
+
+@pytest.mark.parametrize('small', [2, 16, 128])
+def test_the_matrix_that_a_tpu_makes(small):
+  want = np.kron(
+    np.eye(128 // small), transforms.hadamard.hadamard_matrix(small)
+  )
+  np.testing.assert_array_equal(pallas_tpu.core_of(small), want)

@@ -70,33 +70,37 @@ class Experts:
   storage: storage_lib.Storage = static()
 
 
-def unit_of(op: operands.Operands, lane: bool) -> int:
-  """Codes of a unit; `lane`: of one lane of bytes."""
-  s = op.storage
-  unit = s.chunk if op.group >= op.size else math.gcd(s.chunk, op.group)
-  if lane:
-    unit = math.gcd(unit, 128 if s.ternary else 32 * min(s.widths))
-  return unit
-
-
-def reasons(w, lane: bool) -> list[str]:
-  """Why weights [E, K, N] have no units."""
+def one_expert(w) -> tuple[operands.Operands | None, list[str]]:
+  """(shapes of one expert's operands, reasons against taking `w` apart)."""
   one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), w)
   why = operands.why_not(one)
-  if why:
+  apart = lambda w: operands.unpacked_zero(operands.take_apart(w))
+  return (None if why else jax.eval_shape(apart, one)), why
+
+
+def unit_of(op: operands.Operands) -> int:
+  """Codes of a unit, in one lane of bytes."""
+  s = op.storage
+  unit = s.chunk if op.group >= op.size else math.gcd(s.chunk, op.group)
+  return math.gcd(unit, 128 if s.ternary else 32 * min(s.widths))
+
+
+def reasons(w) -> list[str]:
+  """Why weights [E, K, N] have no units."""
+  op, why = one_expert(w)
+  if op is None:
     return why
-  op = jax.eval_shape(operands.take_apart, one)
   if op.size % op.storage.chunk or not op.size:
     why.append(f'K={op.size} is not in chunks of {op.storage.chunk} codes')
-  if unit_of(op, lane) < 16:
+  if unit_of(op) < 16:
     why.append(f'groups of {op.group} are less than 16 codes')
   return why
 
 
-def units(w, lane: bool) -> Experts:
+def units(w) -> Experts:
   """The units of weights without `reasons`."""
-  op = jax.vmap(operands.take_apart)(w)
-  s, unit = op.storage, unit_of(op, lane)
+  op = jax.vmap(lambda w: operands.unpacked_zero(operands.take_apart(w)))(w)
+  s, unit = op.storage, unit_of(op)
   experts, count = op.words.shape[0], op.size // unit
   scale = operands.decode_scale(op.scale, op.scale_format)
   if op.tensor_scale is not None:

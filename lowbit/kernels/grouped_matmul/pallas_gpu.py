@@ -14,9 +14,9 @@ from lowbit.kernels.int_matmul import pallas_gpu as integer
 
 def reasons(x, w, group_sizes) -> list[str]:
   """Why the kernel cannot take the arguments."""
-  found = layout.reasons(w, lane=True)
+  found = layout.reasons(w)
   if not found:
-    op = jax.eval_shape(functools.partial(layout.units, lane=True), w)
+    op = jax.eval_shape(functools.partial(layout.units), w)
     n = op.words.shape[2]
     if op.unit & (op.unit - 1):
       found.append(f'units of {op.unit} codes are no power of two')
@@ -28,7 +28,7 @@ def reasons(x, w, group_sizes) -> list[str]:
 @functools.partial(jax.jit, static_argnames=('interpret',))
 def grouped_matmul(x, w, group_sizes, *, interpret=False) -> jax.Array:
   """As `reference.grouped_matmul`."""
-  op = layout.units(w, lane=True)
+  op = layout.units(w)
   n = op.words.shape[2]
   tiles = tuned.gpu(x.shape[0], group_sizes.shape[0], n)
   bm, bn = tiles.block_m, tiles.block_n

@@ -40,9 +40,6 @@ def hadamard(x, block: int, high: int | None, interpret: bool = False):
   """As `reference.hadamard`; `high` is the largest code, None for no codes."""
   m, k = x.shape
   bm = min(tuned.tpu(k), math.ceil(m / 32) * 32)
-  small = min(block, LANES)
-  core = transforms.hadamard.hadamard_matrix(small).astype(np.float32)
-  core = np.kron(np.eye(LANES // small, dtype=np.float32), core)
   row = lambda n: pl.BlockSpec((bm, n), lambda i: (i, 0))
   out = row(k), jax.ShapeDtypeStruct((m, k), x.dtype)
   if high is not None:
@@ -52,21 +49,35 @@ def hadamard(x, block: int, high: int | None, interpret: bool = False):
   return grid_lib.pallas_call(
     functools.partial(_kernel, block, high),
     grid=(math.ceil(m / bm),),
-    in_specs=[row(k), pl.BlockSpec((LANES, LANES), lambda i: (0, 0))],
+    in_specs=[row(k)],
     out_specs=out[0],
     out_shape=out[1],
     scratch_shapes=[pltpu.VMEM((bm, k), jnp.float32)],
     compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel',)),
     interpret=interpret,
     name='hadamard',
-  )(x, jnp.asarray(core))
+  )(x)
 
 
-def _kernel(block, high, x_ref, core_ref, *rest):
-  # x, work [bm, K]   core [128, 128] of +-1
+def core_of(small: int) -> jax.Array:
+  """Hadamard matrices of order `small` along the diagonal: [128, 128].
+
+  Sylvester's have -1 where i & j has an odd number of ones. They are made in
+  the kernel, since a row or two of x are fewer bytes than they are.
+  """
+  i, j = (
+    jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1)
+  )
+  sign = 1 - 2 * (jax.lax.population_count(i & j & (small - 1)) & 1)
+  log = small.bit_length() - 1
+  return jnp.where(i >> log == j >> log, sign, 0).astype(jnp.float32)
+
+
+def _kernel(block, high, x_ref, *rest):
+  # x, work [bm, K]
   *out, work_ref = rest
   k, width = x_ref.shape[1], max(block, LANES)
-  core = core_ref[...]
+  core = core_of(min(block, LANES))
   norm = np.float32(1 / math.sqrt(block))
   for start in range(0, k, width):
     slabs = [
