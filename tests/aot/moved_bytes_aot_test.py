@@ -30,11 +30,6 @@ def check(name, m, size=4096):
 
 
 @pytest.mark.parametrize('name', [*INTEGERS, 'bitnet 1.6', *OTHERS])
-@pytest.mark.parametrize('m', [1, 16])
-def test_few_rows(name, m):
+@pytest.mark.parametrize('m', [1, 16, 2048])
+def test_all_kernels(name, m):
   check(name, m)
-
-
-@pytest.mark.parametrize('name', [*INTEGERS, *OTHERS])
-def test_many_rows(name):
-  check(name, 2048)

@@ -201,6 +201,22 @@ def test_gradient_is_that_of_the_dense_operator(two_stage):
   chex.assert_trees_all_close(y, close, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('w_spec', ['int8@channel', 'int4@g128'])
+def test_a_tpu_quantizes_rows_as_quantize_does(w_spec, dtype):
+  """Bit for bit; 37 rows leave a part of the last tile empty."""
+  _, w = operands(1, 384, 256, 'int8@token', w_spec)
+  x = jax.random.normal(jax.random.key(1), (37, 384)).astype(dtype)
+  x = x.at[0].set(0).at[1, 0].set(jnp.nan).at[2, 1].set(jnp.inf)
+  kernel = dict(implementation='tpu', interpret=True)
+  got = op.quantized_matmul(x, w, **kernel)
+  want = op.int_matmul(lb.quantize(x, 'int8@token'), w, dtype=dtype, **kernel)
+  assert got.dtype == dtype
+  got, want = (np.asarray(y, np.float32) for y in (got, want))
+  np.testing.assert_array_equal(got, want)
+  assert np.isnan(got[1:3]).all()
+
+
 def test_the_choice_falls_at_lowering():
   x, w = operands(16, 512, 128, 'int8@token', 'int4@g128')
   lowered = jax.jit(op.int_matmul).trace(x, w)

@@ -111,10 +111,38 @@ def quantized_matmul(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _straight_through(x, w, x_spec, implementation, interpret):
-  q = quantize.quantize(x, x_spec)
-  return int_matmul(
-    q, w, dtype=x.dtype, implementation=implementation, interpret=interpret
-  )
+  options = _float_candidates(x.dtype, x_spec, interpret)
+  choice.check('quantized_matmul', options, implementation, interpret, x, w)
+  if implementation is None:
+    choice.warn_fallback('quantized_matmul', options, x, w)
+  return _run_floats(x, w, x_spec, implementation, interpret)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _run_floats(x, w, x_spec, implementation, interpret):
+  options = _float_candidates(x.dtype, x_spec, interpret)
+  return choice.run(options, implementation, x, w)
+
+
+def _float_candidates(dtype, x_spec, interpret) -> tuple[choice.Candidate, ...]:
+  """Candidates of (x, w), x float; a TPU's kernel quantizes rows itself."""
+  apart = lambda x, w: parts_lib.take_apart(quantize.quantize(x, x_spec), w)
+  by_row = quantize.Spec.parse('int8@token')
+  fused = x_spec == by_row and dtype in (jnp.float32, jnp.bfloat16)
+
+  def of(plain):
+    def run(x, w):
+      parts = apart(x, w)
+      if fused and plain.name == 'tpu':  # XLA drops the codes, unused.
+        parts = (_pallas('tpu').with_floats(parts[0], x),)
+      return plain.run(parts)
+
+    def reasons(x, w):
+      return plain.reasons(jax.eval_shape(apart, x, w))
+
+    return choice.Candidate(plain.name, run, reasons)
+
+  return tuple(map(of, _candidates(np.dtype(dtype), None, interpret)))
 
 
 def _forward(x, w, x_spec, implementation, interpret):
@@ -149,13 +177,13 @@ def dense(w) -> jax.Array:
   return values
 
 
-def _candidates(dtype, tiles, interpret) -> tuple[choice.Candidate, ...]:
-  module = lambda name: importlib.import_module(
-    f'lowbit.kernels.int_matmul.pallas_{name}'
-  )
+def _pallas(name: str):
+  return importlib.import_module(f'lowbit.kernels.int_matmul.pallas_{name}')
 
+
+def _candidates(dtype, tiles, interpret) -> tuple[choice.Candidate, ...]:
   def kernel(name, parts, dtype):
-    run = module(name).int_matmul
+    run = _pallas(name).int_matmul
     return run(parts, dtype, tiles=tiles, interpret=interpret)
 
   def on_gpu(parts):
@@ -165,13 +193,13 @@ def _candidates(dtype, tiles, interpret) -> tuple[choice.Candidate, ...]:
     whole, _ = jax.eval_shape(_cut, parts)
     if not whole:
       return ['K is less than a chunk']
-    return module('gpu').reasons(whole)
+    return _pallas('gpu').reasons(whole)
 
   return (
     choice.Candidate(
       'tpu',
       lambda parts: kernel('tpu', parts, dtype),
-      lambda parts: module('tpu').reasons(parts),
+      lambda parts: _pallas('tpu').reasons(parts),
     ),
     choice.Candidate('gpu', on_gpu, gpu_reasons),
     choice.Candidate('xla', lambda parts: xla.int_matmul(parts, dtype)),

@@ -20,6 +20,9 @@ from lowbit.kernels import grid as grid_lib
 from lowbit.kernels import storage
 from lowbit.kernels.int_matmul import parts as parts_lib
 from lowbit.kernels.int_matmul import pieces, tuned
+from lowbit.kernels.quantize_rows import body
+
+ROWS = 32  # Of x, quantized at once: a tile of int8.
 
 
 def reasons(parts: tuple[parts_lib.Part, ...]) -> list[str]:
@@ -40,14 +43,29 @@ def reasons(parts: tuple[parts_lib.Part, ...]) -> list[str]:
 
 
 def _tiles(parts) -> tuned.Tiles | None:
-  rows, sizes = parts[0].x.shape[0], [part.size for part in parts]
+  x, sizes = parts[0].x, [part.size for part in parts]
   stored = [part.op.storage for part in parts]
-  return tuned.tpu(rows, sizes, parts[0].op.columns, stored)
+  # Blocks are held twice, one to work on and one on its way; codes once.
+  held = 2 * x.dtype.itemsize + _is_float(parts[0])
+  return tuned.tpu(x.shape[0], sizes, parts[0].op.columns, stored, held)
+
+
+def _is_float(part) -> bool:
+  """Whether x is to be quantized first."""
+  return part.x_scale is None
 
 
 def int_matmul(parts, dtype, *, tiles=None, interpret=False) -> jax.Array:
   """As `reference.int_matmul`, for parts without `reasons`."""
   return _call(parts, np.dtype(dtype), tiles or _tiles(parts), interpret)
+
+
+def with_floats(part: parts_lib.Part, x: jax.Array) -> parts_lib.Part:
+  """`part` of x as int8@token, with float32 or bfloat16 x in its place.
+
+  The kernel then quantizes a block of rows when it is first met.
+  """
+  return dataclasses.replace(part, x=x, x_scale=None)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -66,15 +84,19 @@ def _call(parts, dtype, tiles, interpret):
     if p.op.zero is not None
   ]
   sums = pltpu.VMEM((bm, bn), jnp.float32 if floats else jnp.int32)
+  codes, columns = [], 'parallel'
+  if _is_float(parts[0]):  # Codes stay from one block of columns to the next.
+    codes = [pltpu.VMEM((bm, size), jnp.int8), pltpu.VMEM((bm, 1), jnp.float32)]
+    columns = 'arbitrary'
   return grid_lib.pallas_call(
     functools.partial(_kernel, dtype == jnp.int32),
     grid=(math.ceil(m / bm), math.ceil(n / bn), steps),
     in_specs=[specs],
     out_specs=pl.BlockSpec((bm, bn), lambda i, j, k: (i, j)),
     out_shape=jax.ShapeDtypeStruct((m, n), dtype),
-    scratch_shapes=[sums, *zeros],
+    scratch_shapes=[sums, *codes, *zeros],
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=('parallel', 'parallel', 'arbitrary'),
+      dimension_semantics=('parallel', columns, 'arbitrary'),
       vmem_limit_bytes=tuned.VMEM + 2**25,
     ),
     interpret=interpret,
@@ -85,7 +107,11 @@ def _call(parts, dtype, tiles, interpret):
 def _specs(part: parts_lib.Part, tiles: tuned.Tiles, steps: int):
   """Block specs in the structure of a part, its bytes cut in `steps`."""
   bm, bn = tiles.block_m, tiles.block_n
-  row = lambda a: pl.BlockSpec((bm, a.shape[1]), lambda i, j, k: (i, 0))
+
+  def row(a):
+    if a is None:
+      return None
+    return pl.BlockSpec((bm, a.shape[1]), lambda i, j, k: (i, 0))
 
   def column(a):
     if a is None:
@@ -113,10 +139,19 @@ def unit_of(part: parts_lib.Part) -> int:
   return unit
 
 
-def _kernel(bare, parts, out_ref, acc_ref, *zero_refs):
+def _kernel(bare, parts, out_ref, acc_ref, *rest):
   # x [bm, K]   words [bytes, bn]   scales [bm, groups], [groups, bn]
-  # out, acc [bm, bn]   zeros [groups, bn]
-  k, left = pl.program_id(2), iter(zero_refs)
+  # out, acc [bm, bn]   codes [bm, K]   zeros [groups, bn]
+  k, left = pl.program_id(2), iter(rest)
+  if _is_float(parts[0]):
+    x_ref, codes_ref, scale_ref = parts[0].x, next(left), next(left)
+    first = dataclasses.replace(parts[0], x=codes_ref, x_scale=scale_ref)
+    parts = (first, *parts[1:])
+
+    @pl.when((pl.program_id(1) == 0) & (k == 0))
+    def _():
+      _quantize(x_ref, codes_ref, scale_ref)
+
   zeros = [None if p.op.zero is None else next(left) for p in parts]
 
   @pl.when(k == 0)
@@ -151,6 +186,21 @@ def _kernel(bare, parts, out_ref, acc_ref, *zero_refs):
         rest = _all_chunks(part, part.grouped, zero)
         y += rest if part.grouped else _scaled(rest, part)
     out_ref[...] = y.astype(out_ref.dtype)
+
+
+def _quantize(x_ref, codes_ref, scale_ref):
+  """int8 codes and scales of rows, as `quantize` has them bit for bit."""
+
+  def rows(r, carry):
+    mine = pl.ds(pl.multiple_of(r * ROWS, ROWS), ROWS)
+    x = x_ref[mine, :].astype(jnp.float32)
+    scale = body.scale_of(body.row_largest(x), 127)
+    scale_ref[mine, :] = scale
+    codes = body.codes_of(x, scale, 127, jnp.rint)
+    codes_ref[mine, :] = codes.astype(jnp.int8)
+    return carry
+
+  jax.lax.fori_loop(0, x_ref.shape[0] // ROWS, rows, None)
 
 
 def _is_high(part) -> bool:

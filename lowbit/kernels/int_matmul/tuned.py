@@ -31,21 +31,25 @@ def round_up(n: int, multiple: int) -> int:
 
 
 def tpu(
-  rows: int, sizes: list[int], columns: int, stored: list[storage.Storage]
+  rows: int,
+  sizes: list[int],
+  columns: int,
+  stored: list[storage.Storage],
+  x_bytes: int = 2,
 ) -> Tiles | None:
   """Tiles for parts [rows, size] by [size, columns], weights as `stored`.
 
   All of x stays resident for a block of rows, so that it is read once; the
   rows are as many as fit, so that the weights are read few times. None if
-  nothing fits.
+  nothing fits. `x_bytes` are held for an element of x.
   """
   first, bits = stored[0], stored[0].format.storage_bits
   if found := TPU.get((rows, sizes[0], columns, bits)):
     return found
-  block_m, of_x = min(round_up(rows, 32), 2048), 2 * sum(sizes)
-  while block_m > 32 and block_m * of_x > VMEM // 2:
+  block_m, of_x = min(round_up(rows, 32), 2048), x_bytes * sum(sizes)
+  while block_m > 32 and block_m * of_x > VMEM * 5 // 8:
     block_m = round_up(block_m // 2, 32)
-  if block_m * of_x > VMEM // 2:
+  if block_m * of_x > VMEM * 5 // 8:
     return None
   chunks = math.ceil(sizes[0] / first.chunk)
   # A last chunk that is not whole comes with all others.

@@ -50,7 +50,8 @@ def scale_of(amax, high: int):
 
 def codes_of(x, scale, high: int, rint=parts.rint_by_floor):
   """int32 codes of x in -high..high, ties to even; 0 for NaN."""
-  y = x / scale
+  # XLA would turn a division by a broadcast into a product: `scales.divide`.
+  y = x / jnp.where(x == 0, np.float32(1), scale)
   y = jnp.where(y == y, y, np.float32(0))
   y = jnp.clip(y, np.float32(-high), np.float32(high))
   return rint(y).astype(jnp.int32)
