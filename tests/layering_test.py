@@ -1,11 +1,10 @@
 """The import levels of the design, read from the sources."""
 
 import ast
+import os
 import pathlib
-import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -122,11 +121,14 @@ def test_every_folder_has_a_level():
 
 
 def run(code):
-  start = time.perf_counter()
+  """(processor time, what it printed); other work disturbs that less."""
+  start = os.times()
   done = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
-  return time.perf_counter() - start, done.stdout
+  end = os.times()
+  used = end.children_user + end.children_system
+  return used - start.children_user - start.children_system, done.stdout
 
 
 def test_import_is_light():
@@ -134,4 +136,5 @@ def test_import_is_light():
   code = f'import lowbit, sys; print([m for m in {heavy} if m in sys.modules])'
   assert run(code)[1].strip() == '[]'
   pairs = [(run('import lowbit')[0], run('import jax')[0]) for _ in range(5)]
-  assert statistics.median(a / b for a, b in pairs) < 1.3, pairs
+  ours, theirs = map(min, zip(*pairs))
+  assert ours < 1.3 * theirs, pairs
