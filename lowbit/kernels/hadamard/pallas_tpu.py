@@ -20,6 +20,7 @@ from lowbit.kernels.hadamard import tuned
 from lowbit.kernels.quantize_rows import body
 
 LANES = 128
+ROWS = 32  # A tile of int8.
 
 
 def reasons(x, block: int) -> list[str]:
@@ -39,7 +40,7 @@ def reasons(x, block: int) -> list[str]:
 def hadamard(x, block: int, high: int | None, interpret: bool = False):
   """As `reference.hadamard`; `high` is the largest code, None for no codes."""
   m, k = x.shape
-  bm = min(tuned.tpu(k), math.ceil(m / 32) * 32)
+  bm = min(tuned.tpu(k), math.ceil(m / ROWS) * ROWS)
   row = lambda n: pl.BlockSpec((bm, n), lambda i: (i, 0))
   out = row(k), jax.ShapeDtypeStruct((m, k), x.dtype)
   if high is not None:
@@ -95,10 +96,22 @@ def _kernel(block, high, x_ref, *rest):
   if high is None:
     out[0][...] = work_ref[...].astype(out[0].dtype)
     return
-  y = work_ref[...]
-  scale = body.scale_of(body.row_largest(y), high)
-  out[1][...] = scale
-  out[0][...] = body.codes_of(y, scale, high, jnp.rint).astype(jnp.int8)
+  _quantize(high, work_ref, *out)
+
+
+def _quantize(high: int, work_ref, codes_ref, scale_ref):
+  """A tile of rows at a time: what is between takes VMEM, too."""
+
+  def rows(r, carry):
+    mine = pl.ds(pl.multiple_of(r * ROWS, ROWS), ROWS)
+    y = work_ref[mine, :]
+    scale = body.scale_of(body.row_largest(y), high)
+    scale_ref[mine, :] = scale
+    codes = body.codes_of(y, scale, high, jnp.rint)
+    codes_ref[mine, :] = codes.astype(jnp.int8)
+    return carry
+
+  jax.lax.fori_loop(0, work_ref.shape[0] // ROWS, rows, None)
 
 
 def outer(slabs: list) -> list:
