@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 import lowbit as lb
+from lowbit.experiment import targets
 from lowbit.kernels import int_matmul as op
 from lowbit.kernels.int_matmul import api, pallas_tpu, pieces, tuned
 
@@ -219,10 +220,9 @@ def test_a_tpu_quantizes_rows_as_quantize_does(w_spec, dtype):
 
 def test_the_choice_falls_at_lowering():
   x, w = operands(16, 512, 128, 'int8@token', 'int4@g128')
-  lowered = jax.jit(op.int_matmul).trace(x, w)
-  tpu = lowered.lower(lowering_platforms=('tpu',)).as_text()
-  cuda = lowered.lower(lowering_platforms=('cuda',)).as_text()
-  cpu = lowered.lower(lowering_platforms=('cpu',)).as_text()
+  lower = lambda name: targets.lower(op.int_matmul, targets.NAMED[name], x, w)
+  tpu, cuda = (lower(name).as_text() for name in ('v5e', 'h100'))
+  cpu = jax.jit(op.int_matmul).lower(x, w).as_text()
   assert 'tpu_custom_call' in tpu
   assert 'triton' in cuda
   assert 'custom_call' not in cpu
