@@ -95,7 +95,9 @@ RECIPES = [
   pytest.param(
     ('smoothquant', 'int8@channel', 'int8@token'), marks=pytest.mark.slow
   ),
-  ('quarot', 'int4@channel', 'int4@token'),
+  pytest.param(
+    ('quarot', 'int4@channel', 'int4@token'), marks=pytest.mark.slow
+  ),
 ]
 
 
