@@ -4,6 +4,8 @@ import dataclasses
 import numbers
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 ROUNDINGS = ('nearest', 'stochastic', 'floor', 'away')
@@ -123,6 +125,34 @@ def check_whole(**values) -> None:
       )
 
 
+def where(condition: Array, yes: Array, no: Array) -> Array:
+  """np.where of arrays and scalars of one dtype.
+
+  Of JAX arrays it is one operation. That of jax.numpy is a program of its own,
+  which takes longer to trace than a format does to round.
+  """
+  if isinstance(condition, np.ndarray | np.generic):
+    return np.where(condition, yes, no)
+  shapes = (np.shape(a) for a in (condition, yes, no))
+  shape = np.broadcast_shapes(*shapes)
+  full = lambda a: jnp.broadcast_to(a, shape)
+  return jax.lax.select(full(condition), full(yes), full(no))
+
+
+def clip(x: Array, low, high) -> Array:
+  """np.clip to scalars of the dtype of `x`; NaN stays NaN."""
+  if isinstance(x, np.ndarray | np.generic):
+    return np.clip(x, low, high)
+  return jax.lax.clamp(low, x, high)
+
+
+def rint(x: Array) -> Array:
+  """np.rint: to the nearest whole number, ties to even."""
+  if isinstance(x, np.ndarray | np.generic):
+    return np.rint(x)
+  return jax.lax.round(x, jax.lax.RoundingMethod.TO_NEAREST_EVEN)
+
+
 def astype(x: Array, dtype) -> Array:
   """`x` in another dtype; out-of-range casts are silent as in XLA."""
   with np.errstate(all='ignore'):
@@ -167,7 +197,7 @@ def round_to_integer(x: Array, rounding: str, noise=None) -> Array:
   check_rounding(rounding, noise)
   xp = namespace(x)
   if rounding == 'nearest':
-    return xp.round(x)
+    return rint(x)
   if rounding == 'floor':
     return xp.floor(x)
   if rounding == 'stochastic':

@@ -56,7 +56,7 @@ class DInt(base.Format):
     xp = base.namespace(x)
     value = base.to_float32(self.round(base.to_float32(x), rounding, noise))
     is_half = xp.abs(value) == np.float32(0.5)
-    code = xp.where(
+    code = base.where(
       is_half,
       xp.copysign(np.float32(self.half_code) + xp.zeros_like(value), value),
       value,
@@ -68,25 +68,26 @@ class DInt(base.Format):
     xp = base.namespace(codes)
     value = base.astype(codes, np.float32)
     half = xp.copysign(np.float32(0.5) + xp.zeros_like(value), value)
-    return xp.where(xp.abs(value) == np.float32(self.half_code), half, value)
+    return base.where(xp.abs(value) == np.float32(self.half_code), half, value)
 
   def round(self, x, rounding='nearest', noise=None):
     """See `base.Format.round`; ties go to the integer."""
     xp = base.namespace(x)
     v = base.to_float32(x)
-    v = xp.where(xp.isnan(v), np.float32(0), v)
-    v = xp.clip(v, np.float32(-self.max), np.float32(self.max))
+    v = base.where(xp.isnan(v), np.float32(0), v)
+    v = base.clip(v, np.float32(-self.max), np.float32(self.max))
     magnitude = xp.abs(v)
     if rounding == 'nearest':
       base.check_rounding(rounding, noise)
       half = (magnitude > np.float32(0.25)) & (magnitude < np.float32(0.75))
-      y = xp.where(half, np.float32(0.5), xp.round(magnitude))
+      y = base.where(half, np.float32(0.5), xp.round(magnitude))
     else:  # A grid of step 1/2 below 1, and of step 1 above.
-      sign = xp.where(v < np.float32(0), np.float32(-1), np.float32(1))
+      sign = base.where(v < np.float32(0), np.float32(-1), np.float32(1))
       fine = base.round_to_integer(v * np.float32(2), rounding, noise)
       coarse = base.round_to_integer(v, rounding, noise)
-      y = sign * xp.where(
+      y = sign * base.where(
         magnitude < np.float32(1), fine * np.float32(0.5), coarse
       )
-    y = xp.where(y == np.float32(0), np.float32(0), xp.copysign(y, v))  # No -0.
+    signed = xp.copysign(y, v)
+    y = base.where(y == np.float32(0), np.float32(0), signed)  # No -0.
     return base.astype(y, x.dtype)

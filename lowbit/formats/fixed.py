@@ -50,10 +50,10 @@ class FixedPoint(base.Format):
 
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""
-    whole, xp = self._whole, base.namespace(x)
+    whole = self._whole
     # Clip first: a huge float times a power of two may overflow.
     low, high = np.float32(whole.low), np.float32(whole.high)
-    v = xp.clip(base.to_float32(x), low * self._step, high * self._step)
+    v = base.clip(base.to_float32(x), low * self._step, high * self._step)
     return whole.encode(v * np.float32(2.0**self.fraction), rounding, noise)
 
   def decode(self, codes):

@@ -46,8 +46,8 @@ class GridFormat(base.Format):
     y = round_to_float_grid(v, grid.mantissa_bits, grid.min_exponent, -grid.min)
     y = xp.minimum(y, _asarray(xp, grid.max, np.float32))
     is_zero = (y == np.float32(0)) & ~_asarray(xp, grid.minus_zero, bool)
-    y = xp.where(is_zero, np.float32(0), y)
-    y = xp.where(xp.isnan(v), _asarray(xp, grid.nan, np.float32), y)
+    y = base.where(is_zero, np.float32(0), y)
+    y = base.where(xp.isnan(v), _asarray(xp, grid.nan, np.float32), y)
     return base.astype(y, x.dtype)
 
 
@@ -78,7 +78,7 @@ def round_to_float_grid(
   magnitude = xp.abs(v)
   negative = xp.signbit(v)
   if rounding == 'floor':  # Away from zero below zero.
-    noise = xp.where(negative, np.float32(1), np.float32(0))
+    noise = base.where(negative, np.float32(1), np.float32(0))
   normal = _round_bits(
     xp, magnitude, mantissa_bits, min_exponent, rounding, noise
   )
@@ -86,10 +86,10 @@ def round_to_float_grid(
     xp, magnitude, mantissa_bits, min_exponent, rounding, noise
   )
   smallest = _exp2(xp, min_exponent)
-  y = xp.where(magnitude >= smallest, normal, subnormal)
+  y = base.where(magnitude >= smallest, normal, subnormal)
   y = xp.minimum(y, _asarray(xp, max_value, np.float32))
   y = xp.copysign(y, v)
-  return base.astype(xp.where(xp.isnan(v), v, y), x.dtype)
+  return base.astype(base.where(xp.isnan(v), v, y), x.dtype)
 
 
 def is_plain(grid: base.FloatGrid) -> bool:
@@ -107,14 +107,13 @@ def nearest_values(v, grid: base.FloatGrid):
   """`round_to_float_grid` to nearest, of float32 and a plain static grid.
 
   In units of the spacing at v this is rounding to an integer, subnormals
-  included: half the work of the general function.
+  included: half the work of the general function. NaN becomes `grid.nan`.
   """
-  xp = base.namespace(v)
   limit = np.float32(grid.max)
-  inside = xp.clip(v, -limit, limit)
-  field = _exponent_field(xp, inside, grid)
-  y = xp.round(inside * _power(254 - field)) * _power(field)
-  return xp.where(xp.isnan(v), np.float32(np.nan), y)
+  inside = base.clip(v, -limit, limit)
+  spacing = _spacing_bits(inside, grid)
+  y = base.rint(inside * _inverse(spacing)) * spacing.view(np.float32)
+  return base.where(v != v, np.float32(grid.nan), y)
 
 
 def nearest_codes(v, grid: base.FloatGrid):
@@ -122,24 +121,26 @@ def nearest_codes(v, grid: base.FloatGrid):
   xp = base.namespace(v)
   i = np.int32
   magnitude = xp.minimum(xp.abs(v), np.float32(grid.max))
-  field = _exponent_field(xp, magnitude, grid)
+  spacing = _spacing_bits(magnitude, grid)
   # Adding 2^23 rounds to an integer, and leaves it in the low bits.
-  count = magnitude * _power(254 - field) + np.float32(2**23)
-  binades = field - i(grid.min_exponent + 127 - grid.mantissa_bits)
-  below = binades << i(grid.mantissa_bits)
+  count = magnitude * _inverse(spacing) + np.float32(2**23)
+  m = grid.mantissa_bits
+  lowest = i(grid.min_exponent + 127 - m << 23)
+  below = (spacing - lowest) >> i(23 - m)
   return count.view(np.int32) - np.float32(2**23).view(np.int32) + below
 
 
-def _exponent_field(xp, v, grid):
-  """The biased exponent of the spacing of the grid at v, int32."""
-  field = (v.view(np.int32) >> np.int32(23)) & np.int32(255)
-  field = xp.maximum(field, np.int32(grid.min_exponent + 127))
-  return field - np.int32(grid.mantissa_bits)
+def _spacing_bits(v, grid: base.FloatGrid):
+  """The spacing of the grid at v, a power of two, as the bits of a float32."""
+  i = np.int32
+  binade = v.view(np.int32) & i(0x7F800000)
+  binade = base.namespace(v).maximum(binade, i(grid.min_exponent + 127 << 23))
+  return binade - i(grid.mantissa_bits << 23)
 
 
-def _power(field):
-  """2^(field - 127) as float32."""
-  return (field << np.int32(23)).view(np.float32)
+def _inverse(bits):
+  """1 over a power of two that is given by its bits, float32."""
+  return (np.int32(254 << 23) - bits).view(np.float32)
 
 
 def _asarray(xp, value, dtype):
@@ -161,11 +162,11 @@ def _round_bits(xp, magnitude, mantissa_bits, min_exponent, rounding, noise):
   if rounding == 'nearest':
     half = (one << cut) >> one
     # The last bit kept; for M = 0 that of the format's exponent field.
-    shifted = xp.where(
+    shifted = base.where(
       mantissa == 0, _asarray(xp, min_exponent, np.int32), np.int32(0)
     )
     odd = ((bits >> cut) + shifted) & one
-    bits = bits + xp.where(cut > 0, half - one + odd, np.int32(0))
+    bits = bits + base.where(cut > 0, half - one + odd, np.int32(0))
   elif rounding == 'away':
     bits = bits + ((one << cut) >> one)
   else:  # noise in [0, 1]: the chance that the cut bits carry.

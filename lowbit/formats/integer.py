@@ -98,21 +98,20 @@ class Integer(base.Format):
     xp = base.namespace(x)
     if self.signed and self.bits == 1:
       return self._sign(v, rounding, noise)
-    v = xp.where(xp.isnan(v), np.float32(0), v)
+    v = base.where(xp.isnan(v), np.float32(0), v)
     # Clip first: a huge float has no place to round.
-    v = xp.clip(v, np.float32(self.low), np.float32(self.high))
+    v = base.clip(v, np.float32(self.low), np.float32(self.high))
     return base.round_to_integer(v, rounding, noise)
 
   def _sign(self, v, rounding, noise):
     base.check_rounding(rounding, noise)
-    xp = base.namespace(v)
     if rounding == 'stochastic':
       up = noise < (v + np.float32(1)) * np.float32(0.5)
     elif rounding == 'floor':
       up = v >= np.float32(1)
     else:
       up = ~(v < np.float32(0))  # Zero, and NaN, count as +1.
-    return xp.where(up, np.float32(1), np.float32(-1))
+    return base.where(up, np.float32(1), np.float32(-1))
 
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`."""

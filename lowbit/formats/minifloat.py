@@ -148,20 +148,23 @@ class Minifloat(base.Format):
     v = base.to_float32(x)
     if self._is_plain(rounding):
       y = float_grid.nearest_values(v, self.grid)
-    else:
-      y = float_grid.round_to_float_grid(
-        v, self.mantissa, self.min_exponent, limit, rounding, noise
-      )
+      return base.astype(self._without_minus_zero(y), x.dtype)
+    y = float_grid.round_to_float_grid(
+      v, self.mantissa, self.min_exponent, limit, rounding, noise
+    )
     if not self.saturate:
       over = {'ieee': np.inf, 'finite': self.max}.get(self.specials, np.nan)
-      y = xp.where(
+      y = base.where(
         xp.abs(y) > np.float32(self.max), xp.copysign(np.float32(over), y), y
       )
     if self._nan_code is None:
-      y = xp.where(xp.isnan(v), np.float32(0), y)
-    if self.specials == 'fnuz':  # It has no -0.
-      y = xp.where(y == np.float32(0), np.float32(0), y)
-    return base.astype(y, x.dtype)
+      y = base.where(xp.isnan(v), np.float32(0), y)
+    return base.astype(self._without_minus_zero(y), x.dtype)
+
+  def _without_minus_zero(self, y):
+    if self.specials != 'fnuz':
+      return y
+    return base.where(y == np.float32(0), np.float32(0), y)
 
   def _is_plain(self, rounding: str) -> bool:
     is_nearest = rounding == 'nearest' and self.saturate
@@ -178,11 +181,11 @@ class Minifloat(base.Format):
     code = float_grid.nearest_codes(v, self.grid)
     sign = (v.view(np.int32) >> i(32 - self.bits)) & i(2 ** (self.bits - 1))
     if self.specials == 'fnuz':  # It has no -0.
-      sign = xp.where(code == i(0), i(0), sign)
+      sign = base.where(code == i(0), i(0), sign)
     if self._nan_code is None:
-      code = xp.where(xp.isnan(v), i(0), code | sign)
+      code = base.where(xp.isnan(v), i(0), code | sign)
     else:
-      code = xp.where(xp.isnan(v), i(self._nan_code), code) | sign
+      code = base.where(xp.isnan(v), i(self._nan_code), code) | sign
     return base.astype(code, self.code_dtype)
 
   def _encode_value(self, y):
@@ -198,11 +201,11 @@ class Minifloat(base.Format):
       np.float32(1),
     )
     subnormal = base.astype(fraction * np.float32(2.0**self.mantissa), np.int32)
-    code = xp.where(magnitude >= smallest, normal, subnormal)
+    code = base.where(magnitude >= smallest, normal, subnormal)
     if self._inf_code is not None:
-      code = xp.where(xp.isinf(y), np.int32(self._inf_code), code)
+      code = base.where(xp.isinf(y), np.int32(self._inf_code), code)
     if self._nan_code is not None:
-      code = xp.where(xp.isnan(y), np.int32(self._nan_code), code)
+      code = base.where(xp.isnan(y), np.int32(self._nan_code), code)
     sign = base.astype(xp.signbit(y), np.int32) << np.int32(self.bits - 1)
     return base.astype(code | sign, self.code_dtype)
 
@@ -218,15 +221,15 @@ class Minifloat(base.Format):
     subnormal = xp.minimum(fraction, np.float32(1)) * np.float32(
       2.0**self.min_exponent
     )
-    y = xp.where(body < np.int32(2**self.mantissa), subnormal, normal)
+    y = base.where(body < np.int32(2**self.mantissa), subnormal, normal)
     if self._inf_code is not None:
-      y = xp.where(body == np.int32(self._inf_code), np.float32(np.inf), y)
-      y = xp.where(body > np.int32(self._inf_code), np.float32(np.nan), y)
+      y = base.where(body == np.int32(self._inf_code), np.float32(np.inf), y)
+      y = base.where(body > np.int32(self._inf_code), np.float32(np.nan), y)
     if self.specials == 'fn':
-      y = xp.where(body == np.int32(self._nan_code), np.float32(np.nan), y)
-    y = xp.where(code >= np.int32(2 ** (self.bits - 1)), -y, y)
+      y = base.where(body == np.int32(self._nan_code), np.float32(np.nan), y)
+    y = base.where(code >= np.int32(2 ** (self.bits - 1)), -y, y)
     if self.specials == 'fnuz':
-      y = xp.where(code == np.int32(self._nan_code), np.float32(np.nan), y)
+      y = base.where(code == np.int32(self._nan_code), np.float32(np.nan), y)
     return y
 
 
@@ -309,18 +312,31 @@ class E8M0(base.Format):
       bits = bits + np.int32(2**22)
     elif rounding == 'stochastic':
       bits = bits + base.astype(xp.floor(noise * np.float32(2**23)), np.int32)
-    code = xp.clip(bits >> np.int32(23), np.int32(0), np.int32(255))
-    code = xp.where(v > np.float32(0), code, np.int32(0))
-    code = xp.where(xp.isnan(v), np.int32(255), code)
+    code = base.clip(bits >> np.int32(23), np.int32(0), np.int32(255))
+    code = base.where(v > np.float32(0), code, np.int32(0))
+    code = base.where(xp.isnan(v), np.int32(255), code)
     return base.astype(code, np.uint8)
+
+  def round(self, x, rounding='nearest', noise=None):
+    """See `base.Format.round`."""
+    if rounding != 'nearest':
+      return super().round(x, rounding, noise)
+    base.check_rounding(rounding, noise)
+    v = base.to_float32(x)
+    # Half of the spacing above; a carry walks into the exponent.
+    bits = (v.view(np.int32) + np.int32(2**22)) & np.int32(255 << 23)
+    is_small = (bits == np.int32(0)) | (v <= np.float32(0))
+    bits = base.where(is_small, np.int32(2**22), bits)
+    is_finite = (bits < np.int32(255 << 23)) & (v == v)
+    y = base.where(is_finite, bits.view(np.float32), np.float32(np.nan))
+    return base.astype(y, x.dtype)
 
   def decode(self, codes):
     """See `base.Format.decode`."""
-    xp = base.namespace(codes)
     code = base.astype(codes, np.int32)
-    field = xp.where(
+    field = base.where(
       code == np.int32(0), np.int32(1 << 22), code << np.int32(23)
     )
-    return xp.where(
+    return base.where(
       code == np.int32(255), np.float32(np.nan), field.view(np.float32)
     )

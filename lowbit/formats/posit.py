@@ -57,17 +57,16 @@ class Posit(base.Format):
 
   def _body(self, magnitude, rounding):
     """Positive float32 -> the n-1 bits behind the sign, int32."""
-    xp = base.namespace(magnitude)
     n, es, i = self.bits, self.es, np.int32
     field = magnitude.view(np.int32)
     exponent = (field >> i(23)) - i(127)
     regime = exponent >> i(es)
     low = (exponent & i(2**es - 1)) << i(23) | (field & i(2**23 - 1))
-    clipped = xp.clip(regime, i(-(n - 2)), i(n - 3))
+    clipped = base.clip(regime, i(-(n - 2)), i(n - 3))
     # Regime string: r + 1 ones and a zero, or -r zeros and a one.
     up = clipped >= i(0)
-    width = xp.where(up, clipped + i(2), i(1) - clipped)
-    run = xp.where(up, (i(1) << (clipped + i(2))) - i(2), i(1))
+    width = base.where(up, clipped + i(2), i(1) - clipped)
+    run = base.where(up, (i(1) << (clipped + i(2))) - i(2), i(1))
     left = i(n - 1) - width  # Bits for exponent and fraction.
     cut = i(es + 23) - left
     body = (run << left) + (low >> cut)
@@ -78,8 +77,8 @@ class Posit(base.Format):
       body = body + base.astype(
         (rest > half) | ((rest == half) & tie_up), np.int32
       )
-    body = xp.where(regime > i(n - 3), i(2 ** (n - 1) - 1), body)
-    return xp.where(regime < i(-(n - 2)), i(1), body)
+    body = base.where(regime > i(n - 3), i(2 ** (n - 1) - 1), body)
+    return base.where(regime < i(-(n - 2)), i(1), body)
 
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`; other modes go between neighbouring values."""
@@ -91,37 +90,37 @@ class Posit(base.Format):
       body = self._body(magnitude, rounding)
     else:
       body = self._between(v, magnitude, rounding, noise)
-    body = xp.where(magnitude < np.float32(2.0**-126), np.int32(0), body)
-    code = xp.where(v < np.float32(0), -body, body) & np.int32(self._mask)
-    code = xp.where(xp.isfinite(v), code, np.int32(2 ** (self.bits - 1)))
+    body = base.where(magnitude < np.float32(2.0**-126), np.int32(0), body)
+    code = base.where(v < np.float32(0), -body, body) & np.int32(self._mask)
+    code = base.where(xp.isfinite(v), code, np.int32(2 ** (self.bits - 1)))
     return base.astype(code, self.code_dtype)
 
   def _between(self, v, magnitude, rounding, noise):
     xp = base.namespace(v)
     top = np.int32(2 ** (self.bits - 1) - 1)
     is_least = magnitude < np.float32(1 / self.max)  # Between 0 and minpos.
-    low = xp.where(is_least, np.int32(0), self._body(magnitude, 'floor'))
+    low = base.where(is_least, np.int32(0), self._body(magnitude, 'floor'))
     high = xp.minimum(low + np.int32(1), top)
-    small = xp.where(is_least, np.float32(0), self._value(low))
+    small = base.where(is_least, np.float32(0), self._value(low))
     large = self._value(high)
     if rounding == 'floor':  # Below zero, away from it.
       up = (v < np.float32(0)) & (magnitude > small)
     else:
-      span = xp.where(large > small, large - small, np.float32(1))
+      span = base.where(large > small, large - small, np.float32(1))
       up = noise < (magnitude - small) / span
-    return xp.where(up, high, low)
+    return base.where(up, high, low)
 
   def _value(self, body):
     """The n-1 bits behind the sign -> positive float32."""
     xp = base.namespace(body)
     n, es, i = self.bits, self.es, np.int32
     ones = body >= i(2 ** (n - 2))
-    inverted = xp.where(ones, i(2 ** (n - 1) - 1) - body, body)
+    inverted = base.where(ones, i(2 ** (n - 1) - 1) - body, body)
     # The leading one of `inverted` ends the regime's run.
     top = (base.astype(inverted, np.float32).view(np.int32) >> i(23)) - i(127)
-    top = xp.where(inverted == i(0), i(-1), top)
+    top = base.where(inverted == i(0), i(-1), top)
     run = i(n - 2) - top
-    regime = xp.where(ones, run - i(1), -run)
+    regime = base.where(ones, run - i(1), -run)
     left = xp.maximum(i(n - 2) - run, i(0))
     payload = body & ((i(1) << left) - i(1))
     aligned = payload << (i(es + 23) - left)
@@ -131,15 +130,14 @@ class Posit(base.Format):
 
   def decode(self, codes):
     """See `base.Format.decode`."""
-    xp = base.namespace(codes)
     code = base.astype(codes, np.int32)
     negative = code > np.int32(2 ** (self.bits - 1))
-    body = xp.where(negative, np.int32(2**self.bits) - code, code)
+    body = base.where(negative, np.int32(2**self.bits) - code, code)
     y = self._value(
-      xp.clip(body, np.int32(1), np.int32(2 ** (self.bits - 1) - 1))
+      base.clip(body, np.int32(1), np.int32(2 ** (self.bits - 1) - 1))
     )
-    y = xp.where(negative, -y, y)
-    y = xp.where(code == np.int32(0), np.float32(0), y)
-    return xp.where(
+    y = base.where(negative, -y, y)
+    y = base.where(code == np.int32(0), np.float32(0), y)
+    return base.where(
       code == np.int32(2 ** (self.bits - 1)), np.float32(np.nan), y
     )

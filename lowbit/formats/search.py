@@ -81,13 +81,13 @@ def count(v, edges: np.ndarray):
   magnitude = xp.abs(v) if is_signed else xp.maximum(v, np.float32(0))
   bits = magnitude.view(np.int32)
   key = (bits >> np.int32(table.shift)) - np.int32(table.lowest)
-  key = xp.clip(key, np.int32(0), np.int32(table.half - 1))
+  key = base.clip(key, np.int32(0), np.int32(table.half - 1))
   if is_signed:
-    key = key + xp.where(v < 0, np.int32(table.half), np.int32(0))
+    key = key + base.where(v < 0, np.int32(table.half), np.int32(0))
   word = base.take(table.words, key)
   low = bits & np.int32((1 << table.shift) - 1)
   offset = word & np.int32((2 << table.shift) - 1)
   step = base.astype(low >= offset, np.int32)
   if is_signed:
-    step = xp.where(v < 0, -step, step)
+    step = base.where(v < 0, -step, step)
   return (word >> np.int32(table.shift + 1)) + step

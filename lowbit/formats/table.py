@@ -108,17 +108,17 @@ class Table(base.Format):
     xp = base.namespace(x)
     v = base.to_float32(x)
     values = np.asarray(self.table, np.float32)
-    v = xp.where(xp.isnan(v), values[np.abs(values).argmin()], v)
+    v = base.where(xp.isnan(v), values[np.abs(values).argmin()], v)
     if rounding == 'stochastic':
-      v = xp.clip(v, values[0], values[-1])
+      v = base.clip(v, values[0], values[-1])
     code, path = _search(v, self._edges(rounding))
     entry = _entry(row, code, path)
     if rounding != 'stochastic':
       return entry
     above = lambda row: _entry(np.append(row[1:], row[-1]), code, path)
     low, high = _entry(values, code, path), above(values)
-    span = xp.where(high > low, high - low, np.float32(1))
-    return xp.where(noise < (v - low) / span, above(row), entry)
+    span = base.where(high > low, high - low, np.float32(1))
+    return base.where(noise < (v - low) / span, above(row), entry)
 
   def decode(self, codes):
     """See `base.Format.decode`."""
@@ -153,12 +153,11 @@ def _search(v, edges: np.ndarray):
 
 def _entry(row: np.ndarray, code, path):
   """row[code], by the comparisons that led to the code if they are known."""
-  xp = base.namespace(code)
   if path is None:
     return base.take(row, code)
   last = np.full(2 ** len(path) - len(row), row[-1])
   nodes = [*row, *last]
   for is_upper in reversed(path):
     pairs = zip(nodes[::2], nodes[1::2])
-    nodes = [xp.where(is_upper, high, low) for low, high in pairs]
+    nodes = [base.where(is_upper, high, low) for low, high in pairs]
   return nodes[0]

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from lowbit import formats
-from lowbit.quantize import blocking, qtensor, sides
+from lowbit.formats import base
+from lowbit.quantize import blocking, qtensor, scales, sides
 from lowbit.quantize import spec as spec_lib
 
 
@@ -54,7 +55,8 @@ def _round_trip(x, key, spec, axis, blocks, asks):
 def through(x, key, spec, axis, blocks, with_inside=False, with_offset=False):
   """`round_trip` as a part of another program; the format may be traced."""
   xb = blocks.split(x.astype(jnp.float32))
-  scale, zero, side = qtensor.fit(xb, spec, blocks, axis, _round_scale)
+  store = _as_is if _has_whole_exponents(spec) else _round_scale
+  scale, zero, side = qtensor.fit(xb, spec, blocks, axis, store)
   like = qtensor.QTensor(jnp.zeros(()), scale, zero, spec, axis, side)
   xb = blocks.split(qtensor.elements(x))
   y = qtensor.scaled(xb, like, blocks)
@@ -64,13 +66,26 @@ def through(x, key, spec, axis, blocks, with_inside=False, with_offset=False):
   return qtensor.unscale(values, like, blocks).astype(x.dtype), inside, offset
 
 
+def _has_whole_exponents(spec) -> bool:
+  """Whether E8M0 has every scale of the rule: powers of two from 2^-126 up."""
+  is_power = isinstance(spec.scale, scales.PowerOfTwo)
+  return is_power and isinstance(spec.scale_format, formats.E8M0)
+
+
+def _as_is(scale, fmt, axis):
+  del fmt, axis
+  return scale
+
+
 def _round_scale(scale, fmt, axis):
   """What is stored of a scale, decoded."""
   if fmt is None:
     return scale
   if isinstance(fmt, spec_lib.Spec):
     return round_trip(scale, fmt, axis)[0]
-  return jnp.where(jnp.isnan(scale), jnp.nan, fmt.round(scale))
+  if isinstance(fmt, formats.E8M0):  # It has a NaN.
+    return fmt.round(scale)
+  return base.where(jnp.isnan(scale), jnp.float32(jnp.nan), fmt.round(scale))
 
 
 def _inside(y, like, blocks):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
+from lowbit.formats import base
 from lowbit.quantize import blocking, noise, scales, sides
 from lowbit.quantize import spec as spec_lib
 
@@ -203,7 +204,7 @@ def _store_scale(scale, fmt, axis):
   if fmt.bits >= 16 and fmt.dtype is not None:
     return fmt.round(scale).astype(fmt.dtype)  # Saturated first.
   nan = fmt.code_dtype.type(spec_lib.nan_code(fmt))
-  return jnp.where(jnp.isnan(scale), nan, fmt.encode(scale))
+  return base.where(jnp.isnan(scale), nan, fmt.encode(scale))
 
 
 def scales_of(q: QTensor) -> jax.Array:
@@ -245,7 +246,7 @@ def scaled(xb, like, blocks):
   """Blocks in units of their steps, moved by their zero points."""
   step = _steps(like, blocks, xb < 0)
   # A scale that underflowed to 0 decodes to 0 whatever the codes: use 0.
-  y = scales.divide(xb, jnp.where(step == 0, jnp.inf, step))
+  y = scales.divide(xb, base.where(step == 0, jnp.float32(jnp.inf), step))
   if like.zero is None:
     return y
   is_whole = like.spec.integer_zero and like.spec.rounding == 'nearest'

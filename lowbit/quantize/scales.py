@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lowbit import formats
+from lowbit.formats import base
 from lowbit.quantize import histogram
 
 Axes = tuple[int, ...]
@@ -40,8 +41,9 @@ class Rule(Protocol):
 
 def guard(scale: jax.Array, amax: jax.Array) -> jax.Array:
   """Makes a scale usable: 1 for zero blocks, NaN for NaN or Inf, >= 2^-126."""
-  scale = jnp.where(amax == 0, 1.0, jnp.maximum(scale, TINY))
-  return jnp.where(jnp.isfinite(amax), scale, jnp.nan)
+  one, nan = jnp.float32(1), jnp.float32(jnp.nan)
+  scale = base.where(amax == 0, one, jnp.maximum(scale, TINY))
+  return base.where(jnp.isfinite(amax), scale, nan)
 
 
 def divide(x: jax.Array, by) -> jax.Array:
@@ -52,7 +54,7 @@ def divide(x: jax.Array, by) -> jax.Array:
   that differs from element to element, for all it knows, it leaves alone.
   """
   one = jnp.ones((), jnp.float32)
-  quotient = x / jnp.where(x == 0, one, jnp.asarray(by, jnp.float32))
+  quotient = x / base.where(x == 0, one, jnp.asarray(by, jnp.float32))
   # Clamping changes nothing, but has one full operand: on CPUs XLA fuses it
   # into all that read it, and would else write the quotient to memory.
   return jax.lax.clamp(np.float32(-np.inf), quotient, np.float32(np.inf))
@@ -404,8 +406,9 @@ KINDS = ('floor', 'ceil', 'rceil', 'even', 'rne', 'bfp', 'mse')
 
 def exp2(exponent: jax.Array) -> jax.Array:
   """2^exponent as float32 from its exponent field; clamped to [-126, 127]."""
-  field = jnp.clip(exponent, -126, 127) + 127
-  return (field.astype(jnp.int32) << 23).view(jnp.float32)
+  i = np.int32
+  field = base.clip(exponent.astype(i), i(-126), i(127)) + i(127)
+  return (field << i(23)).view(jnp.float32)
 
 
 def _exponent(amax: jax.Array, fmt: formats.Format, kind: str) -> jax.Array:
