@@ -9,6 +9,7 @@ import statistics
 import numpy as np
 
 from lowbit.formats import base, table
+from lowbit.formats import dynamic as dynamic_lib
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
@@ -60,7 +61,7 @@ def dynamic(bits: int, signed: bool = True) -> table.Table:
     values += ((edges[1:] + edges[:-1]) / 2 * 10.0 ** (i - bits + 2)).tolist()
   both = [*values, *(-v for v in values)] if signed else values
   name = f'{"" if signed else "u"}dynamic{bits}'
-  return table.Table(name, bits, tuple(sorted([*both, 0.0, 1.0])))
+  return dynamic_lib.Dynamic(name, bits, tuple(sorted([*both, 0.0, 1.0])))
 
 
 def dynamic_without_zero(bits: int) -> table.Table:
