@@ -4,12 +4,12 @@ import dataclasses
 import numbers
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 ROUNDINGS = ('nearest', 'stochastic', 'floor', 'away')
 Array = Any  # numpy or JAX; all arithmetic goes through its own namespace.
+# jax.lax, put here by `lowbit.quantize`: formats import NumPy alone.
+lax: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,22 +135,22 @@ def where(condition: Array, yes: Array, no: Array) -> Array:
     return np.where(condition, yes, no)
   shapes = (np.shape(a) for a in (condition, yes, no))
   shape = np.broadcast_shapes(*shapes)
-  full = lambda a: jnp.broadcast_to(a, shape)
-  return jax.lax.select(full(condition), full(yes), full(no))
+  full = lambda a: namespace(condition).broadcast_to(a, shape)
+  return lax.select(full(condition), full(yes), full(no))
 
 
 def clip(x: Array, low, high) -> Array:
   """np.clip to scalars of the dtype of `x`; NaN stays NaN."""
   if isinstance(x, np.ndarray | np.generic):
     return np.clip(x, low, high)
-  return jax.lax.clamp(low, x, high)
+  return lax.clamp(low, x, high)
 
 
 def rint(x: Array) -> Array:
   """np.rint: to the nearest whole number, ties to even."""
   if isinstance(x, np.ndarray | np.generic):
     return np.rint(x)
-  return jax.lax.round(x, jax.lax.RoundingMethod.TO_NEAREST_EVEN)
+  return lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
 
 
 def astype(x: Array, dtype) -> Array:

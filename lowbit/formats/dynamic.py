@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from lowbit.formats import base, table
@@ -44,7 +43,7 @@ class Dynamic(table.Table):
     if rounding != 'nearest' or not self._computes(x):
       return look_up(x, rounding, noise)
     base.check_rounding(rounding, noise)
-    return jax.lax.platform_dependent(
+    return base.lax.platform_dependent(
       base.to_float32(x), tpu=self.computed_codes, default=look_up
     )
 
@@ -54,7 +53,7 @@ class Dynamic(table.Table):
     if rounding != 'nearest' or not self._computes(x):
       return look_up(x, rounding, noise)
     base.check_rounding(rounding, noise)
-    y = jax.lax.platform_dependent(
+    y = base.lax.platform_dependent(
       base.to_float32(x),
       tpu=lambda v: self.computed_values(self.computed_codes(v)),
       default=look_up,
@@ -66,7 +65,7 @@ class Dynamic(table.Table):
     look_up = super().decode
     if not self._computes(codes):
       return look_up(codes)
-    return jax.lax.platform_dependent(
+    return base.lax.platform_dependent(
       codes, tpu=self.computed_values, default=look_up
     )
 

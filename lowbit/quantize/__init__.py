@@ -1,6 +1,9 @@
 """How a tensor maps onto a format: specs, scales, QTensor, packing."""
 
+import jax
+
 from lowbit import packages
+from lowbit.formats import base
 from lowbit.quantize.bit_attention import BitAttention
 from lowbit.quantize.blocking import Blocks
 from lowbit.quantize.estimators import (
@@ -42,6 +45,8 @@ from lowbit.quantize.schedule import Progressive, Ramp
 from lowbit.quantize.spec import SHORTHANDS, Spec
 from lowbit.quantize.token_bits import TokenBits
 from lowbit.quantize.traced_fixed import TracedFixed
+
+base.lax = jax.lax  # Formats import NumPy alone, and round JAX arrays as well.
 
 __all__ = [
   'SHORTHANDS',
