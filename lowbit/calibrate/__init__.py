@@ -9,8 +9,8 @@ from lowbit.calibrate.model import (
   matched,
   prepare,
   quantize_model,
-  quantize_weight,
 )
+from lowbit.calibrate.one_weight import quantize_weight
 
 __all__ = [
   'apply',

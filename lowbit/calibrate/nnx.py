@@ -15,8 +15,7 @@ from flax import nnx
 
 from lowbit import intercept, solvers
 from lowbit import quantize as quantize_lib
-from lowbit.calibrate import model as linen_model
-from lowbit.calibrate import nnx_prepare
+from lowbit.calibrate import nnx_prepare, one_weight
 from lowbit.intercept import nnx as nnx_lib
 from lowbit.intercept import nnx_sites
 
@@ -175,15 +174,13 @@ def _matched(model, recipe) -> dict[str, intercept.Rule]:
 
 def _leaf(layer, site, rule, stats):
   weight = getattr(layer, site.weight).get_value()
-  return linen_model.quantize_weight(
-    weight, rule, stats, site.found.weight_axes
-  )
+  return one_weight.quantize_weight(weight, rule, stats, site.found.weight_axes)
 
 
 def _sequential(model, chosen, batches, run) -> dict:
   """Quantizes each layer when the forward pass first meets it, eagerly."""
   leaves = {}
-  handler = linen_model.one_after_another(
+  handler = one_weight.one_after_another(
     chosen, leaves, nnx_lib.rows, 'Use a recipe with sequential=False.'
   )
   clone, _ = nnx_lib.inject(model, lambda step: handler)

@@ -80,7 +80,7 @@ class DInt(base.Format):
     if rounding == 'nearest':
       base.check_rounding(rounding, noise)
       half = (magnitude > np.float32(0.25)) & (magnitude < np.float32(0.75))
-      y = base.where(half, np.float32(0.5), xp.round(magnitude))
+      y = base.where(half, np.float32(0.5), base.rint(magnitude))
     else:  # A grid of step 1/2 below 1, and of step 1 above.
       sign = base.where(v < np.float32(0), np.float32(-1), np.float32(1))
       fine = base.round_to_integer(v * np.float32(2), rounding, noise)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lowbit.formats import base, table
+from lowbit.formats import base, float_grid, table
 
 FEWEST = 6  # Bits; below, the look-up of `Table` is comparisons anyway.
 
@@ -40,38 +40,31 @@ class Dynamic(table.Table):
   def encode(self, x, rounding='nearest', noise=None):
     """See `base.Format.encode`, and the class for ties on TPUs."""
     look_up = super().encode
-    if rounding != 'nearest' or not self._computes(x):
+    if rounding != 'nearest':
       return look_up(x, rounding, noise)
     base.check_rounding(rounding, noise)
-    return base.lax.platform_dependent(
-      base.to_float32(x), tpu=self.computed_codes, default=look_up
-    )
+    return self._on_tpus(self.computed_codes, look_up, base.to_float32(x))
 
   def round(self, x, rounding='nearest', noise=None):
     """See `base.Format.round`, and the class for ties on TPUs."""
     look_up = super().round
-    if rounding != 'nearest' or not self._computes(x):
+    if rounding != 'nearest':
       return look_up(x, rounding, noise)
     base.check_rounding(rounding, noise)
-    y = base.lax.platform_dependent(
-      base.to_float32(x),
-      tpu=lambda v: self.computed_values(self.computed_codes(v)),
-      default=look_up,
-    )
+    computed = lambda v: self.computed_values(self.computed_codes(v))
+    y = self._on_tpus(computed, look_up, base.to_float32(x))
     return base.astype(y, x.dtype)
 
   def decode(self, codes):
     """See `base.Format.decode`."""
-    look_up = super().decode
-    if not self._computes(codes):
-      return look_up(codes)
-    return base.lax.platform_dependent(
-      codes, tpu=self.computed_values, default=look_up
-    )
+    return self._on_tpus(self.computed_values, super().decode, codes)
 
-  def _computes(self, x) -> bool:
+  def _on_tpus(self, computed, look_up, x):
+    """computed(x) on TPUs, and look_up(x) elsewhere."""
     is_numpy = isinstance(x, np.ndarray | np.generic)
-    return self.bits >= FEWEST and not is_numpy
+    if is_numpy or self.bits < FEWEST:
+      return look_up(x)
+    return base.lax.platform_dependent(x, tpu=computed, default=look_up)
 
   def computed_codes(self, v):
     """`encode` of float32 to nearest, in arithmetic."""
@@ -87,7 +80,8 @@ class Dynamic(table.Table):
     moved = self._least_line(magnitude, top + zero)
     u = moved - np.float32(top + zero)
     # Between two decades the middle is at a fifth of the upper one's step.
-    is_below = base.astype(u - _power_below(u) < np.float32(0.2), i)
+    fraction = u - float_grid.binade(u).view(np.float32)
+    is_below = base.astype(fraction < np.float32(0.2), i)
     moved = self._with_one(moved, v, top + zero)
     code = (moved.view(i) >> i(23 - self.bits)) - is_below
     if self._signed:  # Mirrored at the code of zero.
@@ -135,9 +129,9 @@ class Dynamic(table.Table):
     zero = self.table.index(0.0)
     code = base.astype(codes, i) - i(zero)
     u = base.astype(abs(code) + i(not self._signed), f)
-    below = _power_below(u)
-    inverse = (i(254 << 23) - below.view(i)).view(f)
-    w = f(1) + f(9) * ((u - below) * inverse + f(0.5) * inverse)
+    first = float_grid.binade(u)
+    inverse = float_grid.reciprocal(first)
+    w = f(1) + f(9) * ((u - first.view(f)) * inverse + f(0.5) * inverse)
     high = low = f(0)
     for k, n in enumerate(self._counts):
       power = 10.0 ** (k - self.bits + 1)
@@ -147,8 +141,3 @@ class Dynamic(table.Table):
     y = base.where(code == i(0), f(0), high * w + low * w)
     y = base.where(code == i(len(self.table) - 1 - zero), f(1), y)
     return base.where(code < i(0), -y, y)
-
-
-def _power_below(u):
-  """The largest power of two that is at most u > 0, float32."""
-  return (u.view(np.int32) & np.int32(0x7F800000)).view(np.float32)

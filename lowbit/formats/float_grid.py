@@ -112,7 +112,7 @@ def nearest_values(v, grid: base.FloatGrid):
   limit = np.float32(grid.max)
   inside = base.clip(v, -limit, limit)
   spacing = _spacing_bits(inside, grid)
-  y = base.rint(inside * _inverse(spacing)) * spacing.view(np.float32)
+  y = base.rint(inside * reciprocal(spacing)) * spacing.view(np.float32)
   return base.where(v != v, np.float32(grid.nan), y)
 
 
@@ -123,7 +123,7 @@ def nearest_codes(v, grid: base.FloatGrid):
   magnitude = xp.minimum(xp.abs(v), np.float32(grid.max))
   spacing = _spacing_bits(magnitude, grid)
   # Adding 2^23 rounds to an integer, and leaves it in the low bits.
-  count = magnitude * _inverse(spacing) + np.float32(2**23)
+  count = magnitude * reciprocal(spacing) + np.float32(2**23)
   m = grid.mantissa_bits
   lowest = i(grid.min_exponent + 127 - m << 23)
   below = (spacing - lowest) >> i(23 - m)
@@ -133,12 +133,17 @@ def nearest_codes(v, grid: base.FloatGrid):
 def _spacing_bits(v, grid: base.FloatGrid):
   """The spacing of the grid at v, a power of two, as the bits of a float32."""
   i = np.int32
-  binade = v.view(np.int32) & i(0x7F800000)
-  binade = base.namespace(v).maximum(binade, i(grid.min_exponent + 127 << 23))
-  return binade - i(grid.mantissa_bits << 23)
+  lowest = i(grid.min_exponent + 127 << 23)
+  binade_ = base.namespace(v).maximum(binade(v), lowest)
+  return binade_ - i(grid.mantissa_bits << 23)
 
 
-def _inverse(bits):
+def binade(v):
+  """The largest power of two that is at most |v|, as the bits of a float32."""
+  return v.view(np.int32) & np.int32(0x7F800000)
+
+
+def reciprocal(bits):
   """1 over a power of two that is given by its bits, float32."""
   return (np.int32(254 << 23) - bits).view(np.float32)
 

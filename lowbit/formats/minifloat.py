@@ -317,20 +317,6 @@ class E8M0(base.Format):
     code = base.where(xp.isnan(v), np.int32(255), code)
     return base.astype(code, np.uint8)
 
-  def round(self, x, rounding='nearest', noise=None):
-    """See `base.Format.round`."""
-    if rounding != 'nearest':
-      return super().round(x, rounding, noise)
-    base.check_rounding(rounding, noise)
-    v = base.to_float32(x)
-    # Half of the spacing above; a carry walks into the exponent.
-    bits = (v.view(np.int32) + np.int32(2**22)) & np.int32(255 << 23)
-    is_small = (bits == np.int32(0)) | (v <= np.float32(0))
-    bits = base.where(is_small, np.int32(2**22), bits)
-    is_finite = (bits < np.int32(255 << 23)) & (v == v)
-    y = base.where(is_finite, bits.view(np.float32), np.float32(np.nan))
-    return base.astype(y, x.dtype)
-
   def decode(self, codes):
     """See `base.Format.decode`."""
     code = base.astype(codes, np.int32)

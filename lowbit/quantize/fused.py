@@ -83,8 +83,6 @@ def _round_scale(scale, fmt, axis):
     return scale
   if isinstance(fmt, spec_lib.Spec):
     return round_trip(scale, fmt, axis)[0]
-  if isinstance(fmt, formats.E8M0):  # It has a NaN.
-    return fmt.round(scale)
   return base.where(jnp.isnan(scale), jnp.float32(jnp.nan), fmt.round(scale))
 
 
