@@ -196,6 +196,14 @@ def test_numpy_equals_jax(name):
   np.testing.assert_array_equal(values[flushed], 0)
 
 
+@pytest.mark.parametrize('name', [*SMALL, *WIDE, 'e8m0'])
+@pytest.mark.parametrize('array', [np.asarray, jnp.asarray])
+def test_nan_and_infinities_round_to_what_their_codes_mean(name, array):
+  fmt = formats.get(name)
+  x = array(np.float32([np.nan, np.inf, -np.inf]))
+  np.testing.assert_array_equal(fmt.round(x), fmt.decode(fmt.encode(x)))
+
+
 @pytest.mark.parametrize('name', SMALL)
 def test_every_code_comes_back(name):
   fmt = formats.get(name)
